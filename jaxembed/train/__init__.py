@@ -1,0 +1,40 @@
+"""Training: mesh, state, step, loop and checkpoints; sees functions and pytrees only."""
+
+from jaxembed.train.checkpoint import (
+    abstract_like,
+    latest_step,
+    restore,
+    restore_params,
+    save,
+    save_params,
+)
+from jaxembed.train.loop import Interrupted, LogEntry, NonFiniteError, train
+from jaxembed.train.mesh import logical_sharding, make_mesh, put_batch, put_tree, tree_shardings
+from jaxembed.train.state import TrainState, abstract_state, init_state, make_state
+from jaxembed.train.step import LossFn, Metrics, StepFn, gradient_step
+
+__all__ = [
+    "Interrupted",
+    "LogEntry",
+    "LossFn",
+    "Metrics",
+    "NonFiniteError",
+    "StepFn",
+    "TrainState",
+    "abstract_like",
+    "abstract_state",
+    "gradient_step",
+    "init_state",
+    "latest_step",
+    "logical_sharding",
+    "make_mesh",
+    "make_state",
+    "put_batch",
+    "put_tree",
+    "restore",
+    "restore_params",
+    "save",
+    "save_params",
+    "train",
+    "tree_shardings",
+]
