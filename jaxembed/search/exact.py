@@ -1,0 +1,154 @@
+"""Exact top-k search: every vector is scored, a block at a time, on the device."""
+
+from typing import Literal, get_args
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+Metric = Literal["cosine", "dot", "euclidean"]
+
+# Expanded distances lose digits, so this many more than k are kept and measured again directly.
+SPARE_CANDIDATES = 16
+
+
+def exact_top_k(
+    queries: Float[Array, "queries dim"],
+    vectors: Float[Array, "count dim"],
+    k: int,
+    *,
+    metric: Metric = "dot",
+    exclude: Int[Array, "queries excluded"] | None = None,
+    block_size: int = 16_384,
+) -> tuple[Float[Array, "queries k"], Int[Array, "queries k"]]:
+    """Finds the k vectors that score highest for each query, by scoring all of them.
+
+    Pure and jittable with `k`, `metric` and `block_size` static. Computes in float32 at the highest
+    matmul precision, because TF32 or bfloat16 products reorder neighbours. Needs memory for
+    `queries * block_size` scores, never for `queries * count`.
+
+    "euclidean" selects by the expanded square, around the mean of the vectors, and measures the
+    best `k + 16` again by direct difference; far-apart clusters with more near-ties than that
+    within float32 rounding can lose one.
+
+    Args:
+        queries: Query vectors.
+        vectors: Vectors to search.
+        k: Number of results for each query, from 1 to `count`.
+        metric: "dot" is the inner product; "cosine" is that of the unit vectors, 0 where one is
+            zero; "euclidean" is minus the distance.
+        exclude: Ids never returned for the query of the same row; -1 stands for none.
+        block_size: Vectors scored at once.
+
+    Returns:
+        Scores from the highest down, and the ids that have them; equal scores come lowest id first.
+        Vectors whose score is NaN are never returned. Where fewer than k vectors are left, the rest
+        are score -inf and id -1.
+
+    Raises:
+        ValueError: If k is below 1 or above `count`, if shapes disagree, or on an unknown metric.
+    """
+    _check(queries, vectors, k, metric, exclude, block_size)
+    count, size = vectors.shape[0], min(block_size, vectors.shape[0])
+    queries = queries.astype(jnp.float32)
+    kept = min(count, k + SPARE_CANDIDATES) if metric == "euclidean" else k
+    centre = _finite_mean(vectors) if metric == "euclidean" else None
+    rows = jnp.arange(queries.shape[0])[:, None]
+
+    def step(best, start):
+        # The last block starts early, so that it is whole; what it repeats is masked.
+        first = jnp.minimum(start, count - size)
+        ids = first + jnp.arange(size, dtype=jnp.int32)
+        block = lax.dynamic_slice_in_dim(vectors, first, size).astype(jnp.float32)
+        scores = _score(queries, block, metric, centre)  # [queries, size]
+        is_candidate = (ids >= start)[None, :] & ~jnp.isnan(scores)
+        scores = jnp.where(is_candidate, scores, -jnp.inf)
+        if exclude is not None:
+            columns = exclude.astype(jnp.int32) - first
+            columns = jnp.where((columns >= 0) & (columns < size), columns, size)
+            scores = scores.at[rows, columns].set(-jnp.inf, mode="drop")
+        block_scores, columns = lax.top_k(scores, min(kept, size))
+        # Earlier blocks come first, and top_k prefers the first of equals: the lowest id.
+        merged_scores = jnp.concatenate([best[0], block_scores], axis=1)
+        merged_ids = jnp.concatenate([best[1], ids[columns]], axis=1)
+        scores, places = lax.top_k(merged_scores, kept)
+        return (scores, jnp.take_along_axis(merged_ids, places, axis=1)), None
+
+    shape = (queries.shape[0], kept)
+    nothing = jnp.full(shape, -jnp.inf, jnp.float32), jnp.full(shape, -1, jnp.int32)
+    (scores, ids), _ = lax.scan(step, nothing, jnp.arange(0, count, size, dtype=jnp.int32))
+    ids = jnp.where(scores == -jnp.inf, -1, ids)
+    if metric == "euclidean":
+        scores, ids = _measure_again(queries, vectors, ids, k)
+    return scores, ids
+
+
+def unit_rows(vectors: Float[Array, "count dim"]) -> Float[Array, "count dim"]:
+    """Scales each row to length 1 in float32.
+
+    Args:
+        vectors: Rows of any length.
+
+    Returns:
+        Rows of length 1; zero rows stay zero, so that their cosine with anything is 0.
+    """
+    vectors = vectors.astype(jnp.float32)
+    squares = jnp.sum(vectors * vectors, axis=1, keepdims=True)
+    return vectors / jnp.sqrt(jnp.where(squares == 0, 1.0, squares))
+
+
+def _score(queries, block, metric, centre):
+    """Scores every query against every row of the block; larger is nearer."""
+    if metric == "cosine":
+        queries, block = unit_rows(queries), unit_rows(block)
+    elif metric == "euclidean":
+        queries, block = queries - centre[None, :], block - centre[None, :]
+    products = jnp.matmul(queries, block.T, precision=lax.Precision.HIGHEST)
+    if metric == "euclidean":
+        return 2.0 * products - jnp.sum(block * block, axis=1)[None, :]
+    return products
+
+
+def _finite_mean(vectors):
+    """The mean row, of finite entries only: one NaN must not spoil every distance."""
+    is_finite = jnp.isfinite(vectors)
+    total = jnp.sum(jnp.where(is_finite, vectors, 0), axis=0, dtype=jnp.float32)
+    return total / jnp.maximum(jnp.sum(is_finite, axis=0, dtype=jnp.float32), 1.0)
+
+
+def _measure_again(queries, vectors, ids, k):
+    """Orders the candidates by their distance, computed as a difference."""
+    ids = jnp.sort(ids, axis=1)  # so that equal distances come lowest id first
+
+    def measure(query_and_ids):
+        query, ids = query_and_ids
+        differences = vectors[jnp.maximum(ids, 0)].astype(jnp.float32) - query[None, :]
+        distances = jnp.sqrt(jnp.sum(differences * differences, axis=1))
+        return jnp.where(ids < 0, -jnp.inf, -distances)
+
+    scores = lax.map(measure, (queries, ids), batch_size=64)  # [queries, candidates]
+    scores, places = lax.top_k(scores, k)
+    ids = jnp.take_along_axis(ids, places, axis=1)
+    return scores, jnp.where(scores == -jnp.inf, -1, ids)
+
+
+def _check(queries, vectors, k, metric, exclude, block_size):
+    """Raises ValueError on what a caller can get wrong; looks at static shapes only."""
+    if queries.shape[1] != vectors.shape[1]:
+        raise ValueError(
+            f"Queries have {queries.shape[1]} dimensions but the vectors {vectors.shape[1]}: "
+            "both must come from the same model."
+        )
+    if not 1 <= k <= vectors.shape[0]:
+        raise ValueError(
+            f"k is {k}, but there are {vectors.shape[0]} vectors: ask for 1 to {vectors.shape[0]}."
+        )
+    if metric not in get_args(Metric):
+        raise ValueError(f"Unknown metric {metric!r}: choose one of {', '.join(get_args(Metric))}.")
+    if exclude is not None and exclude.shape[0] != queries.shape[0]:
+        raise ValueError(
+            f"{exclude.shape[0]} rows of excluded ids for {queries.shape[0]} queries: "
+            "give one row a query, filled up with -1."
+        )
+    if block_size < 1:
+        raise ValueError(f"block_size is {block_size}: it must be at least 1.")
