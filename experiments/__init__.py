@@ -1,0 +1,1 @@
+"""Experiments: one short script a result."""

@@ -1,6 +1,6 @@
 """Keyed vectors: words or other keys with a vector each, to look up, compare, search and save.
 
-This file imports `convert/word2vec.py` and `data/atomic.py`, which know nothing of it, so that
+This file imports `convert/word2vec.py` and `atomic.py`, which know nothing of it, so that
 `KeyedVectors.load` and `.save` read and write the usual files.
 """
 
@@ -21,8 +21,8 @@ from jax import lax
 from jaxtyping import Array, Float, Float32
 from numpy.typing import ArrayLike
 
+from jaxembed.atomic import write_atomically
 from jaxembed.convert import word2vec
-from jaxembed.data.atomic import write_atomically
 from jaxembed.metrics.words import COSMUL_EPSILON, Method
 from jaxembed.search.exact import exact_top_k, unit_rows
 

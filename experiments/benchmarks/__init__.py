@@ -1,0 +1,1 @@
+"""Benchmarks: measurements, and their recorded results."""

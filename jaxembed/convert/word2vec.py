@@ -15,7 +15,7 @@ from io import BufferedIOBase
 import numpy as np
 from jaxtyping import Float, Float32
 
-from jaxembed.data.atomic import write_atomically
+from jaxembed.atomic import write_atomically
 
 PathLike = str | os.PathLike[str]
 

@@ -1,6 +1,6 @@
 """Data, host side: texts, vocabularies, encoded corpora, named sets and the input pipeline."""
 
-from jaxembed.data.corpus import Corpus, CorpusBlocks, encode_corpus, open_corpus
+from jaxembed.data.corpus import Corpus, CorpusBlocks, TextCorpus, encode_corpus, open_corpus
 from jaxembed.data.names import EMBEDDED, EmbeddedSet, find_embedded
 from jaxembed.data.pipeline import RandomAccessSource, make_batches
 from jaxembed.data.text import read_sentences
@@ -13,6 +13,7 @@ __all__ = [
     "CorpusBlocks",
     "EmbeddedSet",
     "RandomAccessSource",
+    "TextCorpus",
     "Vocabulary",
     "encode_corpus",
     "find_embedded",

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from jaxembed.data.atomic import scratch_file, write_atomically
+from jaxembed.atomic import scratch_file, write_atomically
 from jaxembed.data.text import Source, read_sentences
 from jaxembed.data.vocabulary import Vocabulary, make_vocabulary
 
@@ -23,6 +23,25 @@ _DROPPED = -2
 _ID = np.dtype("<i4")
 _FLUSH = 1 << 16  # tokens turned into ids at once
 _CHUNK = 1 << 20  # ids read at once
+
+
+@dataclasses.dataclass(frozen=True)
+class TextCorpus:
+    """Which text is read, and into which words it is taken apart.
+
+    Attributes:
+        source: A path, the name of an embedded data set, or `tfds:NAME`; see `read_sentences`.
+        min_count: Words that occur less often are dropped.
+        max_vocab: Keep at most this many of the most frequent words; None keeps all.
+        tokenizer: Path to a `tokenizer.json`, or None for words between white space.
+        lowercase: Lower-case the text first.
+    """
+
+    source: str
+    min_count: int = 5
+    max_vocab: int | None = None
+    tokenizer: str | None = None
+    lowercase: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

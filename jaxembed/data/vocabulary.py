@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jaxembed.data.atomic import write_atomically
+from jaxembed.atomic import write_atomically
 from jaxembed.data.names import nearest_spelling
 
 # Two such halves would be read back as one character.

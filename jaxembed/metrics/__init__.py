@@ -1,0 +1,1 @@
+"""Metrics: what embeddings are judged by."""

@@ -105,7 +105,8 @@ def train(
 
     Args:
         step_fn: Pure `(state, batch) -> (state, metrics)`; each metric a (total, count) pair of
-            scalars. Compiled here, once a shape of batch.
+            scalars. Compiled here, once a shape of batch. Large arrays that it reads belong into a
+            `jax.tree_util.Partial`, so that they are not compiled in.
         state: The state to start from. It is donated: do not use it afterwards.
         batches: Trees of numpy arrays, the rows of this process, equally many batches in every
             process. With `checkpoint_dir`, `iter(batches)` must have `get_state` and `set_state`
@@ -162,7 +163,11 @@ def train(
     # Committed to its place, as the results of a step are: otherwise step 2 compiles again.
     state = jax.device_put(state, jax.tree.map(lambda leaf: leaf.sharding, state))
     leaves, structure = jax.tree.flatten(state)
-    compiled_step = _compile_step(step_fn, structure, tuple(leaf.sharding for leaf in leaves), mesh)
+    # The arrays of a `Partial` are arguments of the compiled step, not constants inside it.
+    constants, step_structure = jax.tree.flatten(jax.tree_util.Partial(step_fn))
+    constants = put_tree(mesh, constants) if mesh is not None else jax.device_put(constants)
+    shardings = tuple(leaf.sharding for leaf in leaves)
+    compiled_step = _compile_step(step_structure, structure, shardings, mesh)
     pending: collections.deque[jax.Array] = collections.deque()
     saved_at = time.monotonic()
 
@@ -197,7 +202,7 @@ def train(
                 batch = next(iterator, _END)
                 if batch is _END:
                     break
-                state, packed = compiled_step(state, put_batch(mesh, batch, batch_axis))
+                state, packed = compiled_step(constants, state, put_batch(mesh, batch, batch_axis))
                 step += 1
                 pending.append(packed)
                 retire(STEPS_IN_FLIGHT)
@@ -232,38 +237,42 @@ def train(
 class _CompiledStep:
     """The step compiled with the state donated and all metrics packed into one array."""
 
-    def __init__(self, step_fn: StepFn, shardings: TrainState, mesh: Mesh | None):
+    def __init__(self, step_structure: Any, shardings: TrainState, mesh: Mesh | None):
         self.names: tuple[str, ...] = ()
 
-        def packed_step(state: TrainState, batch: PyTree) -> tuple[TrainState, jax.Array]:
-            state, metrics = step_fn(state, batch)
+        def packed_step(
+            constants: list[jax.Array], state: TrainState, batch: PyTree
+        ) -> tuple[TrainState, jax.Array]:
+            state, metrics = jax.tree.unflatten(step_structure, constants)(state, batch)
             self.names = tuple(metrics)
             pairs = [jnp.asarray(value, jnp.float32) for pair in metrics.values() for value in pair]
             return state, jnp.stack(pairs).reshape(-1, 2) if pairs else jnp.zeros((0, 2))
 
         # The state keeps its place: otherwise XLA may move it and the next step compiles again.
         copied = shardings.step if mesh is None else NamedSharding(mesh, PartitionSpec())
-        self.step = jax.jit(packed_step, donate_argnums=0, out_shardings=(shardings, copied))
+        self.step = jax.jit(packed_step, donate_argnums=1, out_shardings=(shardings, copied))
         self.mesh = mesh
 
-    def __call__(self, state: TrainState, batch: PyTree) -> tuple[TrainState, jax.Array]:
+    def __call__(
+        self, constants: list[jax.Array], state: TrainState, batch: PyTree
+    ) -> tuple[TrainState, jax.Array]:
         """Starts one step without waiting for it; the copy of its metrics to the host as well."""
         with jax.transfer_guard("disallow"):
             if self.mesh is None:
-                state, packed = self.step(state, batch)
+                state, packed = self.step(constants, state, batch)
             else:
                 with jax.set_mesh(self.mesh):
-                    state, packed = self.step(state, batch)
+                    state, packed = self.step(constants, state, batch)
         packed.copy_to_host_async()
         return state, packed
 
 
 @functools.lru_cache(maxsize=8)
 def _compile_step(
-    step_fn: StepFn, structure: Any, shardings: tuple[Sharding, ...], mesh: Mesh | None
+    step_structure: Any, structure: Any, shardings: tuple[Sharding, ...], mesh: Mesh | None
 ) -> _CompiledStep:
     """Makes a compiled step, or takes that of an earlier call of `train`."""
-    return _CompiledStep(step_fn, jax.tree.unflatten(structure, shardings), mesh)
+    return _CompiledStep(step_structure, jax.tree.unflatten(structure, shardings), mesh)
 
 
 class _Sums:

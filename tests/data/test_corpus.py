@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies
 
-from jaxembed.data import atomic, corpus, encode_corpus, open_corpus, text
+from jaxembed import atomic
+from jaxembed.data import corpus, encode_corpus, open_corpus, text
 
 SENTENCES = strategies.lists(
     strategies.lists(strategies.sampled_from("a b c d é ff".split()), max_size=5), max_size=12

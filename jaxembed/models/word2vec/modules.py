@@ -56,7 +56,9 @@ class _Word2Vec(nn.Module):
             )
         if self.objective == "hierarchical-softmax":
             if tree is None:
-                raise ValueError("objective 'hierarchical-softmax' needs tree=huffman_tree(counts).")
+                raise ValueError(
+                    "objective 'hierarchical-softmax' needs tree=huffman_tree(counts)."
+                )
             nodes, turns, mask = (jnp.asarray(rows)[targets] for rows in tree.padded())
             return hierarchical_softmax(inputs, self.output[nodes], turns, mask=mask)
         return full_softmax(inputs, self.output, targets)

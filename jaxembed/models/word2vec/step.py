@@ -102,6 +102,19 @@ class RowSGD:
             )
 
 
+def tuned_optim(architecture: str, objective: Objective) -> RowSGD:
+    """Settings chosen on 100 MB of English, see experiments/benchmarks/results."""
+    return _TUNED.get((architecture, objective), RowSGD())
+
+
+_TUNED = {
+    ("skip-gram", "negative-sampling"): RowSGD(lr=0.04, damping=4.0, shared=64),
+    ("cbow", "negative-sampling"): RowSGD(lr=0.1, damping=2.0, shared=32),
+    ("skip-gram", "hierarchical-softmax"): RowSGD(lr=0.025, length=8, streams=256, slots=96),
+    ("cbow", "hierarchical-softmax"): RowSGD(lr=0.05, length=8, streams=256, slots=96),
+}
+
+
 def streams_for(words: int, optim: RowSGD) -> int:
     """Streams for a corpus: its words bring at least 1,000 updates an epoch if they can."""
     fitting = optim.group
@@ -283,9 +296,7 @@ def train_block(
     """
     tile_positions = step.streams * step.length
     draw_key, noise_key = jax.random.split(key)
-    stream = subsample(
-        tokens, tables.keep, draw_key, window=step.window, padding=tile_positions
-    )
+    stream = subsample(tokens, tables.keep, draw_key, window=step.window, padding=tile_positions)
     updates = (stream.length + tile_positions - 1) // tile_positions
     noise = jnp.zeros((0,), jnp.int32)
     if tables.noise is not None:

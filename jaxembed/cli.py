@@ -1,0 +1,272 @@
+"""The command `jaxembed VERB ...`, and how experiments start a recipe."""
+
+import argparse
+import dataclasses
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxembed.convert.word2vec import (
+    write_glove_text,
+    write_word2vec_binary,
+    write_word2vec_text,
+)
+from jaxembed.metrics.words import (
+    evaluate_analogies,
+    evaluate_word_pairs,
+    neighbour_table,
+    read_analogies,
+    read_word_pairs,
+)
+from jaxembed.recipe import Recipe
+from jaxembed.run import (
+    CorpusChangedError,
+    Run,
+    load_run,
+    plot_run,
+    reproduce,
+    ship_run,
+    train_recipe,
+)
+from jaxembed.train import Interrupted
+from jaxembed.vectors import KeyedVectors
+
+FAILED, MISUSED = 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb.
+
+    Args:
+        arguments: Words of the command line, by default those of the process.
+
+    Returns:
+        Exit code: 0, 1 where `reproduce` finds a mismatch, 2 for bad input.
+    """
+    options = _parser().parse_args(arguments)
+    return run_guarded(lambda: options.verb(options), "jaxembed")
+
+
+def run_guarded(action: Callable[[], int | None], name: str) -> int:
+    """Runs an action and turns what a user can cause into a message and an exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    try:
+        return action() or 0
+    except Interrupted as stop:
+        print(f"{name}: {stop}", file=sys.stderr)
+        return stop.exit_code
+    except KeyboardInterrupt:
+        print(f"{name}: stopped at once; the same command resumes.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 141
+    except (ValueError, KeyError, TypeError, OSError, ModuleNotFoundError) as error:
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"{name}: {text}", file=sys.stderr)
+        return MISUSED
+
+
+def run_experiment(
+    make_recipe: Callable[[Any], Recipe],
+    config_type: type,
+    *,
+    smoke: dict[str, Any],
+    report: Callable[[Run], None],
+    description: str,
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Parses an experiment's flags, trains its recipe and prints its results.
+
+    Args:
+        make_recipe: Makes the recipe from the config.
+        config_type: The script's flat flags, a dataclass with `workdir` and `smoke`.
+        smoke: Fields that `--smoke` replaces, so that the script ends in seconds.
+        report: Prints what a reader wants to see first.
+        description: Help text.
+        arguments: Words of the command line, by default those of the process.
+
+    Returns:
+        Exit code.
+    """
+    import tyro
+
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    config, rest = tyro.cli(
+        config_type, description=description, args=words, return_unknown_args=True
+    )
+
+    def action() -> None:
+        chosen = dataclasses.replace(config, **smoke) if config.smoke else config
+        recipe = make_recipe(chosen).override(_overrides(rest, config_type))
+        started = time.monotonic()
+        run = train_recipe(recipe, chosen.workdir, checkpoint_seconds=chosen.checkpoint_seconds)
+        for name, metric in run.results.items():
+            print(f"{name:24} {metric.value:.4f}  ({metric.count:,} items)")
+        report(run)
+        print(f"{run.path} holds the run; {time.monotonic() - started:.0f} s in all.")
+
+    return run_guarded(action, Path(sys.argv[0]).stem)
+
+
+def _overrides(words: Sequence[str], config_type: type) -> dict[str, str]:
+    """Reads `--a.b VALUE` and `--a.b=VALUE`; anything else is refused by name."""
+    from jaxembed.recipe import nearest
+
+    changes, rest = {}, list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise ValueError(f"there is a stray {word!r}; options begin with --.")
+        name, equals, value = word[2:].partition("=")
+        if "." not in name:
+            known = [field.name.replace("_", "-") for field in dataclasses.fields(config_type)]
+            raise ValueError(f"there is no option --{name}." + nearest(name, known))
+        if not equals:
+            if not rest:
+                raise ValueError(f"--{name} needs a value.")
+            value = rest.pop(0)
+        changes[name] = value
+    return changes
+
+
+def load_vectors(path: str, limit: int | None = None) -> KeyedVectors:
+    """Opens a run's embeddings or a file of vectors.
+
+    Raises:
+        FileNotFoundError: If there is neither.
+    """
+    if Path(path).is_dir():
+        return load_run(path).vectors
+    if not Path(path).exists():
+        raise FileNotFoundError(f"no run and no file of vectors at {path}.")
+    return KeyedVectors.load(path, limit)
+
+
+def _nearest(options: argparse.Namespace) -> None:
+    vectors = load_vectors(options.vectors)
+    _print_scores(vectors.nearest(options.word, options.k))
+
+
+def _analogy(options: argparse.Namespace) -> None:
+    vectors = load_vectors(options.vectors)
+    print(f"{options.a} is to {options.b} as {options.c} is to")
+    _print_scores(vectors.analogy(options.a, options.b, options.c, options.k))
+
+
+def _print_scores(scores: list[tuple[str, float]]) -> None:
+    width = max((len(key) for key, _ in scores), default=0)
+    for key, score in scores:
+        print(f"  {key:{width}}  {score:.4f}")
+
+
+def _convert(options: argparse.Namespace) -> None:
+    vectors = load_vectors(options.vectors, options.limit)
+    out = options.out
+    if out.endswith(".safetensors"):
+        vectors.save(out)
+    elif out.endswith(".bin"):
+        write_word2vec_binary(out, vectors.keys, vectors.matrix, space=options.space)
+    elif out.endswith((".glove", ".glove.txt", ".glove.txt.gz")):
+        write_glove_text(out, vectors.keys, vectors.matrix, space=options.space)
+    elif out.endswith((".txt", ".vec", ".txt.gz", ".vec.gz")):
+        write_word2vec_text(out, vectors.keys, vectors.matrix, space=options.space)
+    else:
+        raise ValueError(
+            f"{out} does not say a format: end it in .safetensors, .bin (word2vec), .txt or .vec "
+            "(word2vec) or .glove.txt."
+        )
+    print(f"{len(vectors):,} vectors of {vectors.dim} numbers in {out}")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    if not options.analogies and not options.pairs and not options.neighbours:
+        raise ValueError(
+            "nothing to evaluate: give --analogies FILE, --pairs FILE or --neighbours."
+        )
+    vectors = load_vectors(options.vectors)
+    if options.analogies:
+        scores = evaluate_analogies(
+            vectors.keys,
+            vectors.matrix,
+            read_analogies(options.analogies),
+            restrict_vocab=options.restrict_vocab,
+            method=options.method,
+        )
+        print(f"analogies ({scores.known:,} of {scores.asked:,} questions are of known words)")
+        for section in (*scores.sections, scores.semantic, scores.syntactic, scores.overall):
+            print(f"  {section.name:30} {section.correct:6} of {section.total:6}", end="")
+            print(f"  {section.accuracy:.4f}" if section.total else "")
+    for path in options.pairs or []:
+        scores = evaluate_word_pairs(vectors.keys, vectors.matrix, read_word_pairs(path))
+        print(
+            f"{Path(path).name}: Spearman {scores.spearman:.4f}, Pearson {scores.pearson:.4f}, "
+            f"{scores.count} pairs, {scores.unknown:.1%} unknown"
+        )
+    if options.neighbours:
+        print(neighbour_table(vectors.keys, vectors.matrix, options.neighbours, options.k))
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    try:
+        rows = reproduce(options.run, retrain=options.retrain)
+    except CorpusChangedError as error:
+        print(f"jaxembed: {error}", file=sys.stderr)
+        return MISUSED
+    print(f"{'metric':24} {'stored':>10} {'now':>10} {'tolerance':>10}")
+    for name, stored, value, agrees in rows:
+        verdict = "equal" if agrees else "DIFFERS"
+        print(f"{name:24} {stored.value:10.5f} {value:10.5f} {stored.tolerance:10.5f}  {verdict}")
+    return 0 if all(agrees for *_, agrees in rows) else FAILED
+
+
+def _plot(options: argparse.Namespace) -> None:
+    for file in plot_run(options.run):
+        print(file)
+
+
+def _ship(options: argparse.Namespace) -> None:
+    print(f"{ship_run(options.run, options.out)} holds what is needed to load and reproduce.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="jaxembed", description="Embeddings in JAX.")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    def add(name: str, verb: Callable, text: str, *positional: str) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=text, description=text)
+        for argument in positional:
+            kind = "a run directory" if argument == "run" else None
+            if argument == "vectors":
+                kind = "a run directory or a file of vectors"
+            sub.add_argument(argument, help=kind)
+        sub.set_defaults(verb=verb)
+        return sub
+
+    near = add("nearest", _nearest, "the words nearest to a word", "vectors", "word")
+    analogy = add("analogy", _analogy, "a is to b as c is to ...", "vectors", "a", "b", "c")
+    for sub, count in ((near, 10), (analogy, 5)):
+        sub.add_argument("-k", "--k", type=int, default=count, help="how many answers")
+    convert = add("convert", _convert, "write vectors in another format", "vectors", "out")
+    convert.add_argument("--limit", type=int, help="only the first N vectors")
+    convert.add_argument("--space", help="what to write for a space inside a key, for example _")
+    evaluate = add("evaluate", _evaluate, "analogies and word similarity", "vectors")
+    evaluate.add_argument("--analogies", metavar="FILE")
+    evaluate.add_argument("--pairs", metavar="FILE", action="append")
+    evaluate.add_argument("--neighbours", metavar="WORD", nargs="+")
+    evaluate.add_argument("--restrict-vocab", type=int, default=30_000)
+    evaluate.add_argument("--method", choices=("3CosAdd", "3CosMul"), default="3CosAdd")
+    evaluate.add_argument("-k", "--k", type=int, default=8)
+    again = add("reproduce", _reproduce, "recompute a run's metrics", "run")
+    again.add_argument("--retrain", action="store_true", help="train it anew first")
+    add("plot", _plot, "draw a run's figures again", "run")
+    add("ship", _ship, "copy a run without its optimizer state", "run", "out")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,224 @@
+"""Recipes: all that decides a result, as frozen dataclasses that go to JSON and back."""
+
+import dataclasses
+import difflib
+import inspect
+import json
+import types
+import typing
+from typing import Any
+
+from jaxembed.data import TextCorpus
+from jaxembed.models import CBOW, SkipGram
+from jaxembed.models.word2vec import RowSGD, WindowPairs
+
+
+@dataclasses.dataclass(frozen=True)
+class WordEvaluation:
+    """Files that word vectors are judged by.
+
+    Attributes:
+        analogies: Path of a file of analogy questions, or None.
+        pairs: Paths of files of word pairs with human scores.
+        restrict_vocab: Analogies are answered among this many of the most frequent words.
+    """
+
+    analogies: str | None = None
+    pairs: tuple[str, ...] = ()
+    restrict_vocab: int = 30_000
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshShape:
+    """Devices of a run: streams or rows are spread over `data`, dimensions over `model`."""
+
+    data: int = 1
+    model: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What is trained.
+
+    Attributes:
+        model: A module of `jaxembed.models`; a `vocab_size` of 0 is filled in from the data.
+        data: What it is trained on.
+        loss: Which examples enter the loss, and how.
+        optim: How parameters are updated.
+        evaluation: What the result is judged by.
+        epochs: Passes over the data.
+        seed: The one seed of every random number.
+        mesh: Devices.
+    """
+
+    model: SkipGram | CBOW
+    data: TextCorpus
+    loss: WindowPairs = WindowPairs()
+    optim: RowSGD = RowSGD()
+    evaluation: WordEvaluation = WordEvaluation()
+    epochs: int = 5
+    seed: int = 1
+    mesh: MeshShape = MeshShape()
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "seed"):
+            if getattr(self, name) < (name == "epochs"):
+                raise ValueError(f"{name} is {getattr(self, name)}; give a positive number.")
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the recipe as JSON values, each dataclass with its `type`."""
+        return _to_json(self)
+
+    @classmethod
+    def from_json(cls, content: Any) -> "Recipe":
+        """Makes the recipe that `to_json` described.
+
+        Types are looked up in a fixed table of this package; nothing is imported or run.
+
+        Raises:
+            ValueError: If a type or field is unknown, or a value does not fit its field.
+        """
+        recipe = _from_json(content, "recipe")
+        if not isinstance(recipe, cls):
+            raise ValueError(f"the JSON describes a {type(recipe).__name__}; wanted a Recipe.")
+        return recipe
+
+    def override(self, changes: dict[str, str]) -> "Recipe":
+        """Replaces fields named by dotted paths, as `--optim.lr 0.05` does.
+
+        Args:
+            changes: Text of each new value by path; JSON where it parses as such, else a string.
+
+        Raises:
+            ValueError: If there is no such field (the nearest is named) or a value does not fit.
+        """
+        recipe = self
+        for path, text in changes.items():
+            recipe = _replace(recipe, path.split("."), text, path, self)
+        return recipe
+
+    def differences(self, other: "Recipe") -> list[str]:
+        """Says for each field that differs what stands here and what in the other recipe."""
+        mine, others = flatten(self.to_json()), flatten(other.to_json())
+        return [
+            f"{name}: {mine.get(name)!r} and {others.get(name)!r}"
+            for name in sorted(mine.keys() | others.keys())
+            if mine.get(name) != others.get(name)
+        ]
+
+
+TYPES: dict[str, type] = {
+    kind.__name__: kind
+    for kind in (
+        Recipe, SkipGram, CBOW, TextCorpus, WindowPairs, RowSGD, WordEvaluation, MeshShape
+    )
+}  # fmt: skip
+
+
+def flatten(content: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested JSON objects as one, keys joined by dots."""
+    if not isinstance(content, dict):
+        return {prefix: content}
+    joined = {}
+    for key, value in content.items():
+        joined |= flatten(value, f"{prefix}.{key}" if prefix else key)
+    return joined
+
+
+def fields_of(value: Any) -> dict[str, Any]:
+    """Names and types of a dataclass's own fields; those of linen itself are left out."""
+    kind = value if isinstance(value, type) else type(value)
+    hints: dict[str, Any] = {}
+    for base in reversed(kind.__mro__):
+        if base.__module__.startswith("jaxembed."):
+            hints |= inspect.get_annotations(base, eval_str=True)
+    names = [field.name for field in dataclasses.fields(kind) if field.init]
+    return {name: hints[name] for name in names if name in hints}
+
+
+def _to_json(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        named = {name: _to_json(getattr(value, name)) for name in fields_of(value)}
+        return {"type": type(value).__name__} | named
+    return [_to_json(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _from_json(content: Any, where: str) -> Any:
+    if not isinstance(content, dict):
+        return content
+    kind = TYPES.get(content.get("type"))
+    if kind is None:
+        raise ValueError(
+            f"{where} is of type {content.get('type')!r}; known are {', '.join(sorted(TYPES))}."
+        )
+    hints = fields_of(kind)
+    values = {}
+    for name, value in content.items():
+        if name == "type":
+            continue
+        if name not in hints:
+            raise ValueError(f"{where} has a field {name!r}." + nearest(name, hints))
+        here = f"{where}.{name}"
+        values[name] = _fit(_from_json(value, here), hints[name], here)
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ValueError(f"{where} is incomplete: {error}.") from error
+
+
+def nearest(name: str, known: Any) -> str:
+    """Names the closest of the known names."""
+    close = difflib.get_close_matches(name, list(known), 1, 0.4)
+    return f" Did you mean {close[0]!r}?" if close else f" Known are {', '.join(sorted(known))}."
+
+
+def _replace(value: Any, path: list[str], text: str, whole: str, recipe: Recipe) -> Any:
+    hints = fields_of(value) if dataclasses.is_dataclass(value) else {}
+    if path[0] not in hints:
+        paths = [name for name in flatten(recipe.to_json()) if not name.endswith("type")]
+        raise ValueError(f"there is no option --{whole}." + nearest(whole, paths))
+    current = getattr(value, path[0])
+    if len(path) > 1:
+        new = _replace(current, path[1:], text, whole, recipe)
+    elif dataclasses.is_dataclass(current):
+        raise ValueError(f"--{whole} names a group: give one of its fields, as in --{whole}.X.")
+    else:
+        new = _fit(_parse(text), hints[path[0]], f"--{whole}")
+    if hasattr(value, "clone"):
+        return value.clone(**{path[0]: new})
+    return dataclasses.replace(value, **{path[0]: new})
+
+
+def _parse(text: str) -> Any:
+    if text.lower() in ("none", "null"):
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _fit(value: Any, hint: Any, where: str) -> Any:
+    """Returns the value as the type asks, or raises."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        for option in arguments:
+            try:
+                return _fit(value, option, where)
+            except ValueError:
+                continue
+    elif origin is typing.Literal:
+        if value in arguments:
+            return value
+        hint = "one of " + ", ".join(map(repr, arguments))
+    elif origin is tuple and isinstance(value, list | tuple):
+        return tuple(_fit(item, arguments[0], where) for item in value)
+    elif hint is float and type(value) is int:
+        return float(value)
+    elif hint in (None, type(None)) and value is None:
+        return None
+    elif isinstance(hint, type) and type(value) is hint:
+        return value
+    elif hint is str and type(value) in (int, float):
+        return str(value)
+    raise ValueError(f"{where} is {value!r}; wanted {getattr(hint, '__name__', hint)}.")

@@ -1,0 +1,392 @@
+"""Runs: where a recipe is trained; start, resume, load, reproduce, plot."""
+
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from jaxembed.atomic import write_atomically
+from jaxembed.data import Vocabulary
+from jaxembed.models import CBOW, SkipGram
+from jaxembed.recipe import Recipe
+from jaxembed.tasks import word2vec
+from jaxembed.tasks.task import Metric, Prepared, Task
+from jaxembed.train import (
+    LogEntry,
+    TrainState,
+    abstract_like,
+    latest_step,
+    make_mesh,
+    restore_params,
+    save_params,
+    train,
+)
+from jaxembed.vectors import KeyedVectors
+
+TASKS: dict[type, Task] = {SkipGram: word2vec, CBOW: word2vec}
+PathLike = str | os.PathLike[str]
+LOGGER = logging.getLogger("jaxembed")
+
+
+class CorpusChangedError(ValueError):
+    """The data that a run was trained on are not those at hand."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run directory that has been trained, or is being trained.
+
+    Attributes:
+        path: The directory.
+        recipe: What is trained.
+        resolved: What the recipe left to the data: sizes, versions, fingerprint.
+    """
+
+    path: Path
+    recipe: Recipe
+    resolved: dict[str, Any]
+
+    @property
+    def task(self) -> Task:
+        """The family of the recipe's model."""
+        return TASKS[type(self.recipe.model)]
+
+    @functools.cached_property
+    def params(self) -> PyTree:
+        """The newest stored parameters."""
+        abstract = self.task.abstract_params(self.recipe, self.resolved)
+        return restore_params(self.path, abstract_like(abstract))
+
+    @functools.cached_property
+    def vectors(self) -> KeyedVectors:
+        """The embeddings."""
+        return self.task.vectors(self.recipe, self.params, self.path)
+
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The words and their counts."""
+        return Vocabulary.load(self.path / "vocab.json")
+
+    @property
+    def results(self) -> dict[str, Metric]:
+        """The final metrics as stored; empty before the run is finished."""
+        path = self.path / "results.json"
+        if not path.exists():
+            return {}
+        return {name: Metric(**metric) for name, metric in json.loads(path.read_text()).items()}
+
+
+def load_run(path: PathLike) -> Run:
+    """Opens a run directory.
+
+    Args:
+        path: A directory that `train_recipe` wrote.
+
+    Returns:
+        The run; parameters and vectors are read when asked for.
+
+    Raises:
+        FileNotFoundError: If there is no run at the path.
+        ValueError: If its recipe cannot be read.
+    """
+    path = Path(path)
+    file = path / "recipe.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"no run at {path}: a run directory has a file recipe.json.")
+    try:
+        content = json.loads(file.read_text())
+        recipe, resolved = content["recipe"], content["resolved"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is no recipe of a run ({error}); start a new run.") from error
+    return Run(path, Recipe.from_json(recipe), resolved)
+
+
+def train_recipe(
+    recipe: Recipe,
+    workdir: PathLike,
+    *,
+    texts: Iterable | None = None,
+    checkpoint_every: int | None = None,
+    checkpoint_seconds: float = 60.0,
+) -> Run:
+    """Trains a recipe in a directory, or goes on where an earlier call stopped.
+
+    Args:
+        recipe: What to train.
+        workdir: The run directory; made if need be.
+        texts: Sentences to train on in place of `recipe.data.source`, which then only names them:
+            any iterable of token lists or strings. A resumed run must be given the same.
+        checkpoint_every: Steps between checkpoints; None for none but the timed ones.
+        checkpoint_seconds: Seconds between checkpoints.
+
+    Returns:
+        The finished run, with `results.json` and figures written.
+
+    Raises:
+        ValueError: If the directory holds something else, or a run of another recipe (the message
+            names the fields), or the data cannot be used.
+        jaxembed.train.Interrupted: If a signal asked to stop; the same call resumes.
+    """
+    folder = Path(workdir)
+    _check_workdir(folder, recipe)
+    task = TASKS[type(recipe.model)]
+    devices = recipe.mesh.data * recipe.mesh.model
+    if devices > jax.device_count():
+        raise ValueError(
+            f"the mesh asks for {devices} devices, but there are {jax.device_count()}: lower "
+            "mesh.data or mesh.model (on CPU, set jax_num_cpu_devices)."
+        )
+    mesh = make_mesh(recipe.mesh.data, recipe.mesh.model, jax.devices()[:devices])
+    cache = folder / "cache"
+    if not (folder / "recipe.json").exists():
+        shutil.rmtree(cache, ignore_errors=True)  # of a run that stopped while it read the data
+    elif (folder / "results.json").exists():
+        return load_run(folder)
+    prepared = task.prepare(recipe, cache, texts)
+    run = _start(folder, recipe, prepared)
+    training = task.training(recipe, prepared, mesh)
+    _forget_metrics_after(folder, latest_step(folder) or 0)
+    train(
+        training.step_fn,
+        training.state,
+        training.batches,
+        steps=training.steps,
+        mesh=mesh,
+        batch_axis=training.batch_axis,
+        checkpoint_dir=folder,
+        checkpoint_every=checkpoint_every,
+        checkpoint_seconds=checkpoint_seconds,
+        keep=2,
+        log_every=training.log_every,
+        on_log=functools.partial(_log, folder),
+        description=folder.name,
+        work_metric=training.work_metric,
+        total_work=training.total_work,
+    )
+    if jax.process_index() == 0:
+        # A copy on one device: the metrics must not depend on the mesh.
+        results = task.evaluate(recipe, run.params, folder)
+        _write_json(folder / "results.json", {n: dataclasses.asdict(m) for n, m in results.items()})
+        shutil.rmtree(cache, ignore_errors=True)
+        try:
+            plot_run(folder)
+        except ModuleNotFoundError as error:
+            LOGGER.warning("No figures (%s): pip install 'jaxembed[experiments]'.", error)
+    return run
+
+
+def reproduce(path: PathLike, *, retrain: bool = False) -> list[tuple[str, Metric, float, bool]]:
+    """Recomputes a run's metrics from its stored parameters, or from scratch.
+
+    Args:
+        path: A finished run.
+        retrain: Train the recipe anew and judge that.
+
+    Returns:
+        For each metric its name, what is stored, the new value, and whether they agree.
+
+    Raises:
+        CorpusChangedError: If `retrain` finds other data than the run was trained on.
+        FileNotFoundError: If there is no run at the path.
+        ValueError: If the run is not finished.
+    """
+    run = load_run(path)
+    if not run.results:
+        raise ValueError(f"{run.path} has no results.json: finish the run first.")
+    if retrain:
+        with tempfile.TemporaryDirectory() as folder:
+            again = _retrain(run, Path(folder))
+            computed = again.task.evaluate(run.recipe, again.params, run.path)
+    else:
+        computed = run.task.evaluate(run.recipe, run.params, run.path)
+    if computed.keys() != run.results.keys():
+        raise ValueError(
+            f"{run.path}/results.json has {sorted(run.results)}, its recipe and files give "
+            f"{sorted(computed)}: a file of the run is missing or was added."
+        )
+    return [
+        (name, stored, computed[name].value, _agree(stored, computed[name]))
+        for name, stored in run.results.items()
+    ]
+
+
+def plot_run(path: PathLike) -> list[Path]:
+    """Draws the figures of a run into its `figures/`.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ModuleNotFoundError: If matplotlib or scikit-learn is not installed.
+    """
+    from matplotlib.figure import Figure
+
+    run = load_run(path)
+    written = []
+    for name, draw in run.task.figures(run.recipe, run.params, run.path).items():
+        figure = Figure(figsize=(8, 6), dpi=130, layout="constrained")
+        draw(figure)
+        file = run.path / "figures" / f"{name}.png"
+        with write_atomically(file) as stream:
+            figure.savefig(stream, format="png")
+        written.append(file)
+    return written
+
+
+def ship_run(path: PathLike, target: PathLike) -> Path:
+    """Copies a finished run without what is only needed to go on training.
+
+    Args:
+        path: A finished run.
+        target: A directory that does not exist yet.
+
+    Returns:
+        The target.
+    """
+    run, target = load_run(path), Path(target)
+    if target.exists():
+        raise ValueError(f"{target} exists: choose another directory.")
+    step = latest_step(run.path)
+    shutil.copytree(run.path, target, ignore=shutil.ignore_patterns("steps", "cache"))
+    save_params(target, step, run.params)
+    return target
+
+
+def _agree(stored: Metric, new: Metric) -> bool:
+    difference = abs(stored.value - new.value)
+    return bool(np.isfinite(new.value) and difference <= stored.tolerance) and (
+        stored.count == new.count
+    )
+
+
+def _retrain(run: Run, folder: Path) -> Run:
+    """Trains the run's recipe anew on the same data, judged by the files that the run holds."""
+    evaluation = run.recipe.evaluation
+    stored = run.path / "eval"
+    evaluation = dataclasses.replace(
+        evaluation,
+        analogies=None if evaluation.analogies is None else str(stored / "analogies.txt"),
+        pairs=tuple(str(stored / "pairs" / f"{Path(name).stem}.txt") for name in evaluation.pairs),
+    )
+    recipe = dataclasses.replace(run.recipe, evaluation=evaluation)
+    prepared = run.task.prepare(recipe, folder / "cache", None)
+    if prepared.resolved["fingerprint"] != run.resolved["fingerprint"]:
+        old, new = run.resolved["versions"], prepared.resolved["versions"]
+        changed = [
+            f"{name} {old.get(name, 'absent')} then, {new.get(name, 'absent')} now"
+            for name in sorted(old.keys() | new.keys())
+            if old.get(name) != new.get(name)
+        ]
+        raise CorpusChangedError(
+            f"{run.recipe.data.source!r} is not the text that {run.path} was trained on ("
+            f"{prepared.resolved['words']:,} words now, {run.resolved['words']:,} then"
+            + (f"; {', '.join(changed)}" if changed else "")
+            + "): a comparison would say nothing."
+        )
+    return train_recipe(recipe, folder / "run")
+
+
+def _check_workdir(folder: Path, recipe: Recipe) -> None:
+    """Raises unless the directory is new, or holds a run of the same recipe."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; give a directory for the run.")
+    if (folder / "recipe.json").exists():
+        run = load_run(folder)
+        if differing := run.recipe.differences(recipe):
+            raise ValueError(
+                f"{folder} holds a run of another recipe; it differs in (there, here) "
+                + "; ".join(differing)
+                + ". Choose another directory, or the same settings to resume."
+            )
+    elif folder.exists() and {entry.name for entry in folder.iterdir()} - {"cache"}:
+        raise ValueError(
+            f"{folder} is not empty and holds no run: choose a new or an empty directory."
+        )
+
+
+def _start(folder: Path, recipe: Recipe, prepared: Prepared) -> Run:
+    """Writes what a run needs before its first step, or compares it with what is there."""
+    if (folder / "recipe.json").exists():
+        run = load_run(folder)
+        if run.resolved["fingerprint"] != prepared.resolved["fingerprint"]:
+            raise CorpusChangedError(
+                f"{recipe.data.source!r} is not the text that the run in {folder} was started "
+                "on: choose another directory, or restore the text."
+            )
+        return run
+    if jax.process_index() == 0:
+        for name, content in prepared.files.items():
+            with write_atomically(folder / name) as file:
+                file.write(content)
+        _write_json(folder / "env.json", describe_environment())
+        # Last: a directory with a recipe is complete.
+        resolved = {"recipe": recipe.to_json(), "resolved": prepared.resolved}
+        _write_json(folder / "recipe.json", resolved)
+    return Run(folder, recipe, prepared.resolved)
+
+
+def describe_environment() -> dict[str, Any]:
+    """Versions, devices and machine, as JSON values."""
+    packages = ("jaxembed", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+    commit = None
+    if (Path(__file__).parent.parent / ".git").exists():
+        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+        commit = found.stdout.strip() or None
+    return {
+        "commit": commit,
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), "")
+
+
+def _write_json(path: Path, content: Any) -> None:
+    with write_atomically(path) as file:
+        file.write(json.dumps(content, indent=1).encode() + b"\n")
+
+
+def _log(folder: Path, entry: LogEntry, state: TrainState) -> None:
+    """Appends one line a metric."""
+    del state
+    if jax.process_index():
+        return
+    with open(folder / "metrics.jsonl", "a") as file:
+        for name, value in entry.values.items():
+            line = {"step": entry.step, "split": "train", "name": name, "value": value}
+            line |= {"work": entry.work, "seconds": round(entry.seconds, 4)}
+            file.write(json.dumps(line) + "\n")
+
+
+def _forget_metrics_after(folder: Path, step: int) -> None:
+    """Drops lines that a resumed run will write again."""
+    path = folder / "metrics.jsonl"
+    if path.exists() and jax.process_index() == 0:
+        lines = path.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        with write_atomically(path) as file:
+            file.write("".join(kept).encode())

@@ -1,0 +1,1 @@
+"""Tasks: for each family of models, how a recipe becomes data, a training, results and figures."""
