@@ -253,6 +253,9 @@ class Axes(NamedTuple):
     model: str | None = None
 
 
+ONE_DEVICE = Axes()
+
+
 class _Rows(NamedTuple):
     """Descending gradients of some rows of a table."""
 
@@ -276,7 +279,7 @@ def train_block(
     tables: Tables,
     *,
     step: Step,
-    axes: Axes = Axes(),
+    axes: Axes = ONE_DEVICE,
 ) -> tuple[dict[str, Array], dict[str, tuple[Array, Array]]]:
     """Trains on one block of raw ids.
 
@@ -341,7 +344,7 @@ def update_tiles(
     tables: Tables,
     *,
     step: Step,
-    axes: Axes = Axes(),
+    axes: Axes = ONE_DEVICE,
 ) -> tuple[dict[str, Array], Array, Array]:
     """Makes one update from one tile of each stream.
 
