@@ -1,4 +1,4 @@
-"""The row-sparse update against autodiff of the modules, and its draws against their laws."""
+"""The row-sparse update against autodiff of the modules, on one device and on many."""
 
 import itertools
 from functools import partial
@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 
 from jaxembed.models import CBOW, SkipGram
-from jaxembed.models.word2vec import Axes, Step, huffman_tree, make_tables, train_block
+from jaxembed.models.word2vec import (
+    Axes,
+    RowSGD,
+    Step,
+    WindowPairs,
+    huffman_tree,
+    make_step,
+    make_tables,
+    train_block,
+)
 from jaxembed.models.word2vec.step import update_tiles
 from jaxembed.models.word2vec.stream import Stream, cut, subsample
 from jaxembed.train import make_mesh
@@ -22,7 +31,7 @@ SIX = list(itertools.product(ARCHITECTURES, OBJECTIVES))
 RATE = 0.05
 
 
-def make_step(architecture, objective, **changes):
+def small_step(architecture, objective, **changes):
     small = {"streams": 4, "length": 6, "group": 2, "shared": 3, "slots": 200}
     return Step(architecture, objective, window=WINDOW, negatives=5, **(small | changes))
 
@@ -110,7 +119,7 @@ def oracle_loss(params, stream, starts, step, negatives, tree):
 def test_update_equals_autodiff_of_the_module_on_the_same_draws(
     architecture, objective, counts, key
 ):
-    step = make_step(architecture, objective)
+    step = small_step(architecture, objective)
     tables = make_tables(step, counts, damping=2.0)
     tree = huffman_tree(counts)
     params = make_params(objective)
@@ -138,7 +147,7 @@ def test_update_equals_autodiff_of_the_module_on_the_same_draws(
 @pytest.mark.parametrize(("architecture", "objective"), SIX)
 def test_block_loss_is_the_mean_over_all_pairs_of_the_block(architecture, objective, counts, key):
     """At rate 0 a block's loss is one sum over all its pairs, whatever the tiling."""
-    step = make_step(architecture, objective, slots=7)  # hierarchical softmax in many passes
+    step = small_step(architecture, objective, slots=7)  # hierarchical softmax in many passes
     tables = make_tables(step, counts, sample=0.0)
     params = make_params(objective)
     tokens = np.random.default_rng(5).integers(0, VOCAB, 150).astype(np.int32)
@@ -151,7 +160,7 @@ def test_block_loss_is_the_mean_over_all_pairs_of_the_block(architecture, object
     stream = subsample(jnp.asarray(tokens), tables.keep, draw_key, window=WINDOW, padding=24)
     if objective == "negative-sampling":
         return check_negative_sampling(step, stream, tables, noise_key, params, metrics)
-    whole = make_step(architecture, objective, streams=1, length=len(tokens), group=1)
+    whole = small_step(architecture, objective, streams=1, length=len(tokens), group=1)
     loss, count = oracle_loss(params, stream, [0], whole, None, huffman_tree(counts))
     np.testing.assert_allclose(metrics["loss"][0], loss, rtol=1e-5)
     assert int(metrics["loss"][1]) == count
@@ -178,7 +187,7 @@ def check_negative_sampling(step, stream, tables, noise_key, params, metrics):
 )
 def test_sharded_block_equals_one_device(architecture, objective, shape, counts, key):
     """The dimension over `model` is exact; streams over `data` change nothing but rounding."""
-    step = make_step(architecture, objective)
+    step = small_step(architecture, objective)
     tables = make_tables(step, counts)
     params = make_params(objective)
     tokens = jnp.asarray(np.random.default_rng(5).integers(-1, VOCAB, 400), jnp.int32)
@@ -197,12 +206,15 @@ def test_sharded_block_equals_one_device(architecture, objective, shape, counts,
     chex.assert_trees_all_close(got, wanted, rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize(("architecture", "objective"), [s for s in SIX if s[1] != "softmax"])
+FOUR = [pair for pair in SIX if pair[1] != "softmax"]
+
+
+@pytest.mark.parametrize(("architecture", "objective"), FOUR)
 def test_no_table_is_copied_inside_the_loop(architecture, objective, counts, key):
     """A copy of a table in every update would cost more than the update."""
     vocab, dim = 997, 24
     counts = np.arange(vocab, 0, -1) + 5
-    step = make_step(architecture, objective)
+    step = small_step(architecture, objective)
     tables = make_tables(step, counts)
     rows = vocab - (objective == "hierarchical-softmax")
     params = {"input": jnp.zeros((vocab, dim)), "output": jnp.zeros((rows, dim))}
@@ -223,7 +235,7 @@ def test_no_table_is_copied_inside_the_loop(architecture, objective, counts, key
 
 @pytest.mark.parametrize(("architecture", "objective"), SIX)
 def test_block_lowers_for_every_platform(architecture, objective, counts, key):
-    step = make_step(architecture, objective)
+    step = small_step(architecture, objective)
     tables = make_tables(step, counts)
     function = jax.jit(partial(train_block, step=step))
     exported = jax.export.export(function, platforms=("cpu", "cuda", "tpu"))(
@@ -234,3 +246,35 @@ def test_block_lowers_for_every_platform(architecture, objective, counts, key):
         tables,
     )
     assert set(exported.platforms) == {"cpu", "cuda", "tpu"}
+
+
+@pytest.mark.parametrize("window", [1, 2, 5, 8, 20])
+@pytest.mark.parametrize("words", [1, 10_000, 10**9])
+def test_layout_of_a_step_is_aligned_and_within_its_positions(window, words):
+    optim = RowSGD()
+    for objective in OBJECTIVES:
+        module = SkipGram(VOCAB, DIM, objective)
+        step = make_step(module, WindowPairs(window=window), optim, words)
+        assert (step.length + 2 * window) % 16 == 0
+        assert step.streams % (2 * step.group) == 0
+        smallest = 2 * step.group * step.length
+        assert step.streams * step.length <= max(optim.positions, smallest)
+        assert step.streams * step.length <= max(words // 1000, smallest)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"positions": 16_384}, "diverged"),
+        ({"damping": 32.0}, "diverged"),
+        ({"lr": 0.0}, "positive"),
+        ({"final_lr": 1.0}, "0 to lr"),
+    ],
+)
+def test_unsafe_updates_are_refused_with_the_reason(changes, message):
+    with pytest.raises(ValueError, match=message):
+        RowSGD(**changes)
+
+
+def test_undamped_updates_are_allowed_while_they_are_small():
+    assert RowSGD(positions=1024, damping=float("inf")).positions == 1024

@@ -1,0 +1,38 @@
+# Every target works from a fresh clone: it makes the environment that it needs first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test peers bench
+
+demo: $(VENV)/.experiments
+	$(BIN)/python -m experiments.word2vec --data docstrings --workdir runs/demo
+	$(BIN)/jaxembed analogy runs/demo array arrays function
+	$(BIN)/jaxembed analogy runs/demo minimum maximum left
+	$(BIN)/jaxembed reproduce runs/demo
+
+test: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -m "not peers"
+
+peers: $(VENV)-peers/.peers
+	$(VENV)-peers/bin/python -m pytest -m peers
+
+bench: $(VENV)-peers/.peers
+	$(VENV)-peers/bin/python -m experiments.benchmarks.word2vec_speed
+
+$(VENV)/.experiments: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[experiments]"
+	touch $@
+
+$(VENV)/.test: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[test]"
+	touch $@ $(VENV)/.experiments
+
+$(VENV)-peers/.peers: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-peers
+	$(VENV)-peers/bin/pip install --quiet --disable-pip-version-check -e ".[peers]"
+	touch $@
