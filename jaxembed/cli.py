@@ -127,7 +127,7 @@ def _overrides(words: Sequence[str], config_type: type) -> dict[str, str]:
             known = [field.name.replace("_", "-") for field in dataclasses.fields(config_type)]
             raise ValueError(f"there is no option --{name}." + nearest(name, known))
         if not equals:
-            if not rest:
+            if not rest or rest[0].startswith("--"):
                 raise ValueError(f"--{name} needs a value.")
             value = rest.pop(0)
         changes[name] = value
@@ -141,7 +141,12 @@ def load_vectors(path: str, limit: int | None = None) -> KeyedVectors:
         FileNotFoundError: If there is neither.
     """
     if Path(path).is_dir():
-        return load_run(path).vectors
+        vectors = load_run(path).vectors
+        if limit is None:
+            return vectors
+        if limit < 1:
+            raise ValueError(f"limit is {limit}: it must be at least 1.")
+        return KeyedVectors(vectors.keys[:limit], vectors.matrix[:limit], vectors.counts[:limit])
     if not Path(path).exists():
         raise FileNotFoundError(f"no run and no file of vectors at {path}.")
     return KeyedVectors.load(path, limit)
@@ -169,7 +174,7 @@ def _convert(options: argparse.Namespace) -> None:
     out = options.out
     if out.endswith(".safetensors"):
         vectors.save(out)
-    elif out.endswith(".bin"):
+    elif out.endswith((".bin", ".bin.gz")):
         write_word2vec_binary(out, vectors.keys, vectors.matrix, space=options.space)
     elif out.endswith((".glove", ".glove.txt", ".glove.txt.gz")):
         write_glove_text(out, vectors.keys, vectors.matrix, space=options.space)
@@ -208,7 +213,8 @@ def _evaluate(options: argparse.Namespace) -> None:
             f"{scores.count} pairs, {scores.unknown:.1%} unknown"
         )
     if options.neighbours:
-        print(neighbour_table(vectors.keys, vectors.matrix, options.neighbours, options.k))
+        count = min(options.k, len(vectors) - 1)
+        print(neighbour_table(vectors.keys, vectors.matrix, options.neighbours, count))
 
 
 def _reproduce(options: argparse.Namespace) -> int:

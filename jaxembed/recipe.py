@@ -27,6 +27,10 @@ class WordEvaluation:
     pairs: tuple[str, ...] = ()
     restrict_vocab: int = 30_000
 
+    def __post_init__(self) -> None:
+        if self.restrict_vocab < 1:
+            raise ValueError(f"restrict_vocab is {self.restrict_vocab}; give 1 or more.")
+
 
 @dataclasses.dataclass(frozen=True)
 class MeshShape:
@@ -34,6 +38,10 @@ class MeshShape:
 
     data: int = 1
     model: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.data, self.model) < 1:
+            raise ValueError(f"a mesh of {self.data} x {self.model} devices; give 1 or more.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +69,11 @@ class Recipe:
     mesh: MeshShape = MeshShape()
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "seed"):
-            if getattr(self, name) < (name == "epochs"):
-                raise ValueError(f"{name} is {getattr(self, name)}; give a positive number.")
+        _check_types(self, "recipe")
+        if self.epochs < 1:
+            raise ValueError(f"epochs is {self.epochs}; give 1 or more.")
+        if not 0 <= self.seed < 2**32:  # JAX would drop higher bits, so two seeds would be one
+            raise ValueError(f"seed is {self.seed}; give a number from 0 to 2**32 - 1.")
 
     def to_json(self) -> dict[str, Any]:
         """Returns the recipe as JSON values, each dataclass with its `type`."""
@@ -87,15 +97,13 @@ class Recipe:
         """Replaces fields named by dotted paths, as `--optim.lr 0.05` does.
 
         Args:
-            changes: Text of each new value by path; JSON where it parses as such, else a string.
+            changes: Text of each new value by path: none, a text where the field takes one, and
+                JSON elsewhere.
 
         Raises:
             ValueError: If there is no such field (the nearest is named) or a value does not fit.
         """
-        recipe = self
-        for path, text in changes.items():
-            recipe = _replace(recipe, path.split("."), text, path, self)
-        return recipe
+        return _replace(self, {tuple(path.split(".")): changes[path] for path in changes}, (), self)
 
     def differences(self, other: "Recipe") -> list[str]:
         """Says for each field that differs what stands here and what in the other recipe."""
@@ -132,7 +140,9 @@ def fields_of(value: Any) -> dict[str, Any]:
     for base in reversed(kind.__mro__):
         if base.__module__.startswith("jaxembed."):
             hints |= inspect.get_annotations(base, eval_str=True)
-    names = [field.name for field in dataclasses.fields(kind) if field.init]
+    # Linen writes its own into every module; these say where a module lies, not what it is.
+    linen = {"parent", "name"} if hasattr(kind, "clone") else set()
+    names = [field.name for field in dataclasses.fields(kind) if field.name not in linen]
     return {name: hints[name] for name in names if name in hints}
 
 
@@ -146,11 +156,10 @@ def _to_json(value: Any) -> Any:
 def _from_json(content: Any, where: str) -> Any:
     if not isinstance(content, dict):
         return content
-    kind = TYPES.get(content.get("type"))
+    named = content.get("type")
+    kind = TYPES.get(named) if isinstance(named, str) else None
     if kind is None:
-        raise ValueError(
-            f"{where} is of type {content.get('type')!r}; known are {', '.join(sorted(TYPES))}."
-        )
+        raise ValueError(f"{where} is of type {named!r}." + nearest(str(named), TYPES))
     hints = fields_of(kind)
     values = {}
     for name, value in content.items():
@@ -172,30 +181,48 @@ def nearest(name: str, known: Any) -> str:
     return f" Did you mean {close[0]!r}?" if close else f" Known are {', '.join(sorted(known))}."
 
 
-def _replace(value: Any, path: list[str], text: str, whole: str, recipe: Recipe) -> Any:
-    hints = fields_of(value) if dataclasses.is_dataclass(value) else {}
-    if path[0] not in hints:
-        paths = [name for name in flatten(recipe.to_json()) if not name.endswith("type")]
-        raise ValueError(f"there is no option --{whole}." + nearest(whole, paths))
-    current = getattr(value, path[0])
-    if len(path) > 1:
-        new = _replace(current, path[1:], text, whole, recipe)
-    elif dataclasses.is_dataclass(current):
-        raise ValueError(f"--{whole} names a group: give one of its fields, as in --{whole}.X.")
-    else:
-        new = _fit(_parse(text), hints[path[0]], f"--{whole}")
-    if hasattr(value, "clone"):
-        return value.clone(**{path[0]: new})
-    return dataclasses.replace(value, **{path[0]: new})
+def _replace(
+    value: Any, changes: dict[tuple[str, ...], str], prefix: tuple[str, ...], recipe: Recipe
+) -> Any:
+    """Makes all changes of one dataclass at once, as fields may hold only together."""
+    hints = fields_of(value)
+    news, inner = {}, {}
+    for (name, *rest), text in changes.items():
+        whole = ".".join((*prefix, name, *rest))
+        is_group = name in hints and dataclasses.is_dataclass(getattr(value, name))
+        if name not in hints or (rest and not is_group):
+            paths = [path for path in flatten(recipe.to_json()) if path.split(".")[-1] != "type"]
+            raise ValueError(f"there is no option --{whole}." + nearest(whole, paths))
+        if rest:
+            inner.setdefault(name, {})[tuple(rest)] = text
+        elif is_group:
+            raise ValueError(f"--{whole} names a group: give one of its fields, as in --{whole}.X.")
+        else:
+            news[name] = _fit(_parse(text, hints[name]), hints[name], f"--{whole}")
+    for name, group in inner.items():
+        news[name] = _replace(getattr(value, name), group, (*prefix, name), recipe)
+    return value.clone(**news) if hasattr(value, "clone") else dataclasses.replace(value, **news)
 
 
-def _parse(text: str) -> Any:
+def _parse(text: str, hint: Any) -> Any:
     if text.lower() in ("none", "null"):
         return None
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if str in options:  # a file may be called 007
+        return text
     try:
-        return json.loads(text)
+        return json.loads(text.lower() if text in ("True", "False") else text)
     except ValueError:
         return text
+
+
+def _check_types(value: Any, where: str) -> None:
+    """Raises unless every field holds what JSON gives back."""
+    for name, hint in fields_of(value).items():
+        field = getattr(value, name)
+        _fit(field, hint, f"{where}.{name}")
+        if dataclasses.is_dataclass(field):
+            _check_types(field, f"{where}.{name}")
 
 
 def _fit(value: Any, hint: Any, where: str) -> Any:
@@ -219,6 +246,5 @@ def _fit(value: Any, hint: Any, where: str) -> Any:
         return None
     elif isinstance(hint, type) and type(value) is hint:
         return value
-    elif hint is str and type(value) in (int, float):
-        return str(value)
-    raise ValueError(f"{where} is {value!r}; wanted {getattr(hint, '__name__', hint)}.")
+    wanted = hint.__name__ if isinstance(hint, type) else hint
+    raise ValueError(f"{where} is {value!r}; wanted {wanted}.")

@@ -1,5 +1,6 @@
 """Runs: where a recipe is trained; start, resume, load, reproduce, plot."""
 
+import contextlib
 import dataclasses
 import functools
 import importlib.metadata
@@ -10,6 +11,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,9 @@ from jaxembed.train import (
 )
 from jaxembed.vectors import KeyedVectors
 
+# Read before the recipe is written, so a directory with it is a run that was cut off there. What a
+# start finds in it is deleted: no name that somebody else might use.
+CACHE = ".jaxembed-cache"
 TASKS: dict[type, Task] = {SkipGram: word2vec, CBOW: word2vec}
 PathLike = str | os.PathLike[str]
 LOGGER = logging.getLogger("jaxembed")
@@ -150,7 +155,7 @@ def train_recipe(
             "mesh.data or mesh.model (on CPU, set jax_num_cpu_devices)."
         )
     mesh = make_mesh(recipe.mesh.data, recipe.mesh.model, jax.devices()[:devices])
-    cache = folder / "cache"
+    cache = folder / CACHE
     if not (folder / "recipe.json").exists():
         shutil.rmtree(cache, ignore_errors=True)  # of a run that stopped while it read the data
     elif (folder / "results.json").exists():
@@ -240,7 +245,9 @@ def plot_run(path: PathLike) -> list[Path]:
         figure = Figure(figsize=(8, 6), dpi=130, layout="constrained")
         draw(figure)
         file = run.path / "figures" / f"{name}.png"
-        with write_atomically(file) as stream:
+        with write_atomically(file) as stream, warnings.catch_warnings():
+            # Words are of any script, and one that cannot be drawn is a box.
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")
             figure.savefig(stream, format="png")
         written.append(file)
     return written
@@ -255,12 +262,18 @@ def ship_run(path: PathLike, target: PathLike) -> Path:
 
     Returns:
         The target.
+
+    Raises:
+        FileNotFoundError: If there is no run at the path.
+        ValueError: If the run is not finished, or the target exists.
     """
     run, target = load_run(path), Path(target)
     if target.exists():
         raise ValueError(f"{target} exists: choose another directory.")
+    if not run.results:
+        raise ValueError(f"{run.path} has no results.json: finish the run first.")
     step = latest_step(run.path)
-    shutil.copytree(run.path, target, ignore=shutil.ignore_patterns("steps", "cache"))
+    shutil.copytree(run.path, target, ignore=shutil.ignore_patterns("steps", CACHE))
     save_params(target, step, run.params)
     return target
 
@@ -282,7 +295,7 @@ def _retrain(run: Run, folder: Path) -> Run:
         pairs=tuple(str(stored / "pairs" / f"{Path(name).stem}.txt") for name in evaluation.pairs),
     )
     recipe = dataclasses.replace(run.recipe, evaluation=evaluation)
-    prepared = run.task.prepare(recipe, folder / "cache", None)
+    prepared = run.task.prepare(recipe, folder / CACHE, None)
     if prepared.resolved["fingerprint"] != run.resolved["fingerprint"]:
         old, new = run.resolved["versions"], prepared.resolved["versions"]
         changed = [
@@ -311,7 +324,7 @@ def _check_workdir(folder: Path, recipe: Recipe) -> None:
                 + "; ".join(differing)
                 + ". Choose another directory, or the same settings to resume."
             )
-    elif folder.exists() and {entry.name for entry in folder.iterdir()} - {"cache"}:
+    elif folder.exists() and any(folder.iterdir()) and not (folder / CACHE).is_dir():
         raise ValueError(
             f"{folder} is not empty and holds no run: choose a new or an empty directory."
         )
@@ -322,6 +335,7 @@ def _start(folder: Path, recipe: Recipe, prepared: Prepared) -> Run:
     if (folder / "recipe.json").exists():
         run = load_run(folder)
         if run.resolved["fingerprint"] != prepared.resolved["fingerprint"]:
+            shutil.rmtree(folder / CACHE, ignore_errors=True)  # or it would hide a restored text
             raise CorpusChangedError(
                 f"{recipe.data.source!r} is not the text that the run in {folder} was started "
                 "on: choose another directory, or restore the text."
@@ -344,8 +358,9 @@ def describe_environment() -> dict[str, Any]:
     commit = None
     if (Path(__file__).parent.parent / ".git").exists():
         command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-        found = subprocess.run(command, capture_output=True, text=True, check=False)
-        commit = found.stdout.strip() or None
+        with contextlib.suppress(OSError):  # where git is not installed
+            found = subprocess.run(command, capture_output=True, text=True, check=False)
+            commit = found.stdout.strip() or None
     return {
         "commit": commit,
         "python": platform.python_version(),

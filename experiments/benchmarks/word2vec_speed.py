@@ -95,7 +95,7 @@ def prepare_fasttext(options: Any, part: str) -> Callable | None:
         started = time.perf_counter()
         fasttext.train_unsupervised(
             part, model=model, dim=100, ws=5, neg=5, minCount=5, epoch=epochs, thread=2, maxn=0,
-            t=options.sample, lr=0.05, verbose=0,
+            t=options.sample, lr=0.025, verbose=0,
         )  # fmt: skip
         return time.perf_counter() - started
 
@@ -115,6 +115,7 @@ def main() -> None:
     parser.add_argument("--sample", type=float, default=1e-3)
     parser.add_argument("--modes", nargs="*", default=[" ".join(mode) for mode in MODES])
     options = parser.parse_args()
+    options.epochs = 1
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         corpus = encode_corpus(options.text, Path(folder) / "ids", min_count=5)
@@ -133,10 +134,17 @@ def main() -> None:
             started = time.perf_counter()
             first, _ = systems["jaxembed"]()
             rates: dict[str, list[float]] = {name: [] for name in systems}
+            failures = {}
             for _ in range(options.rounds):
                 for name, run in systems.items():
-                    seconds, words = run()
-                    rates[name].append(words / seconds)
+                    if name in failures:
+                        continue
+                    try:
+                        seconds, words = run()
+                    except RuntimeError as error:  # fastText may stop with "Encountered NaN."
+                        failures[name] = str(error)
+                    else:
+                        rates[name].append(words / seconds)
             fastest = statistics.median(rates["jaxembed"])
             row = {
                 "text_words": corpus.total_words,
@@ -149,6 +157,9 @@ def main() -> None:
                 "compile_seconds": round(first - options.words / fastest, 1),
             }
             for name, values in rates.items():
+                if name in failures:
+                    row[f"{name}/failed"] = failures[name]
+                    continue
                 row[f"{name}/words_per_second"] = round(statistics.median(values))
                 row[f"{name}/range"] = [round(min(values)), round(max(values))]
                 if name != "jaxembed":

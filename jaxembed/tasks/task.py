@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jax.sharding import Mesh
 from jaxtyping import PyTree
@@ -55,6 +55,7 @@ class Metric:
     tolerance: float
 
 
+@runtime_checkable
 class Task(Protocol):
     """A family of models. `folder` is a run directory that holds the prepared files."""
 

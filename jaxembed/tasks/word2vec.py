@@ -20,12 +20,11 @@ from jaxembed.metrics.words import (
     read_analogies,
     read_word_pairs,
 )
-from jaxembed.models import CBOW
 from jaxembed.models.word2vec import (
     Axes,
     Step,
+    make_step,
     make_tables,
-    streams_for,
     train_block,
 )
 from jaxembed.models.word2vec.modules import uniform_init
@@ -37,6 +36,8 @@ from jaxembed.vectors import KeyedVectors
 LANES = 16  # tables are padded to a multiple: whole cache lines, and up to 16 shards of a row
 BLOCK = 1 << 18  # raw ids that reach the device at once
 SAMPLE = 50_000  # ids kept in the run, on which its loss can be recomputed
+
+_judge = jax.jit(train_block, static_argnames="step")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,11 +65,14 @@ class _Schedule:
 
 def prepare(recipe: Any, cache: Path, texts: Iterable | None = None) -> Prepared:
     """Encodes the text, or opens it where an earlier call has; see `Task`."""
+    if recipe.model.dim < 1:
+        raise ValueError(f"model.dim is {recipe.model.dim}; give 1 or more.")
+    files = _evaluation_files(recipe.evaluation)
     path = cache / f"ids-{jax.process_index()}.int32"
     data = recipe.data
-    if path.exists():
+    try:
         corpus = open_corpus(path)
-    else:
+    except (FileNotFoundError, ValueError):  # not there, or damaged
         corpus = encode_corpus(
             data.source if texts is None else texts,
             path,
@@ -83,6 +87,17 @@ def prepare(recipe: Any, cache: Path, texts: Iterable | None = None) -> Prepared
             f"the vocabulary has one word, {vocabulary.words[0]!r}: lower min_count, "
             "or give more text."
         )
+    if recipe.model.vocab_size not in (0, len(vocabulary)):
+        raise ValueError(
+            f"model.vocab_size is {recipe.model.vocab_size}, but the text has {len(vocabulary)} "
+            "words: leave it 0, and choose words by data.min_count and data.max_vocab."
+        )
+    for _, source in _named_pairs(recipe.evaluation):
+        # Too few known pairs shall be found now rather than after the training.
+        same = np.ones((len(vocabulary), 1), np.float32)
+        evaluate_word_pairs(vocabulary.words, same, read_word_pairs(source))
+    step = make_step(recipe.model, recipe.loss, recipe.optim, len(corpus))
+    _check_mesh(recipe, step)
     versions = {}
     if data.source in EMBEDDED:
         versions = EMBEDDED[data.source].versions()
@@ -94,16 +109,13 @@ def prepare(recipe: Any, cache: Path, texts: Iterable | None = None) -> Prepared
         "kept_words": corpus.kept_words,
         "sentences": corpus.sentences,
         "fingerprint": corpus.fingerprint,
-        "streams": streams_for(len(corpus), recipe.optim),
+        "streams": step.streams,
         "versions": versions,
     }
     sample = " ".join(map(str, corpus.read(0, SAMPLE)))
-    files = {"vocab.json": vocabulary.to_json(), "eval/ids.txt": sample.encode()}
-    evaluation = recipe.evaluation
-    for name, source in [("analogies", evaluation.analogies), *_named_pairs(evaluation)]:
-        if source is not None:
-            (read_analogies if name == "analogies" else read_word_pairs)(source)
-            files[f"eval/{name}.txt"] = Path(source).read_bytes()
+    files |= {"vocab.json": vocabulary.to_json(), "eval/ids.txt": sample.encode()}
+    if data.tokenizer is not None:
+        files["tokenizer.json"] = Path(data.tokenizer).read_bytes()
     return Prepared(corpus, resolved, files)
 
 
@@ -111,9 +123,10 @@ def training(recipe: Any, prepared: Prepared, mesh: Mesh) -> Training:
     """Makes tables, step and blocks; see `Task`."""
     corpus: Corpus = prepared.data
     init_key, train_key, _ = _keys(recipe)
-    step = _step(recipe, prepared.resolved["streams"])
+    step = make_step(recipe.model, recipe.loss, recipe.optim, len(corpus))
     state = make_state(_init(recipe, prepared.resolved, init_key))
-    params = put_tree(mesh, state.params, dict.fromkeys(state.params, (None, "dim")))
+    # `width`, since `dim` is not cut: here the dimension is the only one that can be.
+    params = put_tree(mesh, state.params, dict.fromkeys(state.params, (None, "width")))
     state = dataclasses.replace(put_tree(mesh, state), params=params)
     tables = _tables(recipe, step, corpus.vocabulary)
     block_size = min(BLOCK, -(-len(corpus) // 1024) * 1024)
@@ -144,11 +157,9 @@ def evaluate(recipe: Any, params: PyTree, folder: Path) -> dict[str, Metric]:
     """Loss on the stored sample, analogies and word pairs; see `Task`."""
     vocabulary = Vocabulary.load(folder / "vocab.json")
     ids = np.array((folder / "eval/ids.txt").read_text().split(), np.int32)
-    step = _step(recipe, streams_for(len(ids), recipe.optim))
+    step = make_step(recipe.model, recipe.loss, recipe.optim, len(ids))
     tables = _tables(recipe, step, vocabulary)
-    _, totals = jax.jit(functools.partial(train_block, step=step))(
-        params, jnp.asarray(ids), jnp.zeros(2), _keys(recipe)[2], tables
-    )
+    _, totals = _judge(params, jnp.asarray(ids), jnp.zeros(2), _keys(recipe)[2], tables, step=step)
     loss, count = (float(value) for value in totals["loss"])
     results = {"loss": Metric(loss / max(count, 1.0), int(count), 1e-4)}
     keyed = vectors(recipe, params, folder)
@@ -177,6 +188,40 @@ def vectors(recipe: Any, params: PyTree, folder: Path) -> KeyedVectors:
     return KeyedVectors(vocabulary.words, matrix, vocabulary.counts)
 
 
+def _evaluation_files(evaluation: Any) -> dict[str, bytes]:
+    """The files to judge by, each read once to see that it can be used."""
+    named = _named_pairs(evaluation)
+    names = [name for name, _ in named]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"evaluation.pairs has two files of the same name: {', '.join(sorted(names))}; results "
+            "are reported by name, so rename one."
+        )
+    if evaluation.analogies is not None:
+        named.append(("analogies", evaluation.analogies))
+    files = {}
+    for name, source in named:
+        (read_analogies if name == "analogies" else read_word_pairs)(source)
+        files[f"eval/{name}.txt"] = Path(source).read_bytes()
+    return files
+
+
+def _check_mesh(recipe: Any, step: Step) -> None:
+    """Raises unless the streams and the tables divide over the mesh."""
+    mesh, groups = recipe.mesh, step.streams // step.group
+    if groups % mesh.data:
+        raise ValueError(
+            f"mesh.data is {mesh.data}, but this text is trained in {step.streams} streams in "
+            f"groups of {step.group}: choose a divisor of {groups}, a smaller optim.group, or "
+            "more text."
+        )
+    if _width(recipe) % mesh.model:
+        raise ValueError(
+            f"mesh.model is {mesh.model}, but vectors of {recipe.model.dim} numbers are stored as "
+            f"{_width(recipe)}: choose a divisor of that."
+        )
+
+
 def _named_pairs(evaluation: Any) -> list[tuple[str, str]]:
     """Names under which files of word pairs are stored and reported."""
     return [(f"pairs/{Path(path).stem}", path) for path in evaluation.pairs]
@@ -185,21 +230,6 @@ def _named_pairs(evaluation: Any) -> list[tuple[str, str]]:
 def _keys(recipe: Any) -> Array:
     """The keys of initialisation, training and evaluation."""
     return jax.random.split(jax.random.key(recipe.seed), 3)
-
-
-def _step(recipe: Any, streams: int) -> Step:
-    loss, optim = recipe.loss, recipe.optim
-    return Step(
-        architecture="cbow" if isinstance(recipe.model, CBOW) else "skip-gram",
-        objective=recipe.model.objective,
-        window=loss.window,
-        negatives=loss.negatives,
-        streams=streams,
-        length=optim.length,
-        group=optim.group,
-        shared=optim.shared,
-        slots=optim.slots,
-    )
 
 
 def _tables(recipe: Any, step: Step, vocabulary: Vocabulary) -> Any:
@@ -212,10 +242,15 @@ def _tables(recipe: Any, step: Step, vocabulary: Vocabulary) -> Any:
     )
 
 
+def _width(recipe: Any) -> int:
+    """Columns of the stored tables."""
+    return -(-recipe.model.dim // LANES) * LANES
+
+
 def _init(recipe: Any, resolved: dict[str, Any], key: Array) -> dict[str, Array]:
     """The module's initial tables, with columns of zeros up to a multiple of `LANES`."""
     vocab_size, dim = resolved["vocab_size"], recipe.model.dim
-    width = -(-dim // LANES) * LANES
+    width = _width(recipe)
     rows = vocab_size - (recipe.model.objective == "hierarchical-softmax")
     table = uniform_init(key, (vocab_size, dim))
     return {

@@ -29,17 +29,22 @@ def draw_loss(figure: Any, folder: Path) -> None:
 def draw_map(figure: Any, vectors: KeyedVectors) -> None:
     """Frequent words on a plane by t-SNE of their cosine distances."""
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     first = min(SKIPPED, len(vectors) // 4)
     count = min(WORDS_ON_MAP, len(vectors) - first)
     unit = np.asarray(vectors.unit)[first : first + count]
+    unit = np.pad(unit, ((0, 0), (0, max(0, 2 - vectors.dim))))
     perplexity = min(15.0, (count - 1) / 3)
     model = TSNE(init="pca", metric="cosine", perplexity=perplexity, random_state=0)
-    places = model.fit_transform(unit) if count > 3 else unit[:, :2]
+    # So few points take one thread a second; several wait for each other on a busy machine, half a
+    # minute where it was measured.
+    with threadpool_limits(1):
+        places = model.fit_transform(unit) if count > 3 else unit[:, :2]
     axes = figure.add_subplot()
     axes.scatter(*places.T, s=3, alpha=0.4)
     for (x, y), word in zip(places, vectors.keys[first : first + count], strict=True):
-        axes.annotate(word, (x, y), fontsize=6, ha="center", va="bottom")
+        axes.annotate(word, (x, y), fontsize=6, ha="center", va="bottom", parse_math=False)
     axes.set_axis_off()
     axes.set_title(f"{count} frequent words, from rank {first + 1} on (t-SNE)")
 
@@ -57,6 +62,9 @@ def draw_analogies(figure: Any, vectors: KeyedVectors, questions: Path, limit: i
     names = [section.name for section in scores[0].sections if section.total]
     table = np.array([[s.accuracy for s in score.sections if s.total] for score in scores], float).T
     axes = figure.add_subplot()
+    if not names:
+        axes.text(0.5, 0.5, "no question is of known words", ha="center")
+        return
     image = axes.imshow(table, vmin=0, vmax=1, cmap="viridis", aspect="auto")
     totals = {section.name: section.total for section in scores[0].sections}
     axes.set_yticks(range(len(names)), [f"{name} ({totals[name]})" for name in names], fontsize=8)

@@ -164,7 +164,9 @@ def train(
     state = jax.device_put(state, jax.tree.map(lambda leaf: leaf.sharding, state))
     leaves, structure = jax.tree.flatten(state)
     # The arrays of a `Partial` are arguments of the compiled step, not constants inside it.
-    constants, step_structure = jax.tree.flatten(jax.tree_util.Partial(step_fn))
+    if not isinstance(step_fn, jax.tree_util.Partial):
+        step_fn = jax.tree_util.Partial(step_fn)
+    constants, step_structure = jax.tree.flatten(step_fn)
     constants = put_tree(mesh, constants) if mesh is not None else jax.device_put(constants)
     shardings = tuple(leaf.sharding for leaf in leaves)
     compiled_step = _compile_step(step_structure, structure, shardings, mesh)
