@@ -158,6 +158,7 @@ def evaluate(recipe: Any, params: PyTree, folder: Path) -> dict[str, Metric]:
     vocabulary = Vocabulary.load(folder / "vocab.json")
     ids = np.array((folder / "eval/ids.txt").read_text().split(), np.int32)
     step = make_step(recipe.model, recipe.loss, recipe.optim, len(ids))
+    step = dataclasses.replace(step, loss_every=1)
     tables = _tables(recipe, step, vocabulary)
     _, totals = _judge(params, jnp.asarray(ids), jnp.zeros(2), _keys(recipe)[2], tables, step=step)
     loss, count = (float(value) for value in totals["loss"])

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Int32
 
 from jaxembed.models.word2vec.config import Step
@@ -19,6 +20,7 @@ from jaxembed.models.word2vec.stream import Tile, cut, subsample
 from jaxembed.models.word2vec.tables import TOP_NODES, Tables
 
 PARTS = 2  # independent halves of an update, see `_split`
+_BITS = np.arange(32, dtype=np.uint32)
 
 
 class Axes(NamedTuple):
@@ -86,8 +88,8 @@ def train_block(
         axes: Mesh axes, when called inside `shard_map`.
 
     Returns:
-        New params, and metrics as (total, count): `loss` in nats over pairs (over centres for
-        CBOW), `words` of the raw block.
+        New params, and metrics as (total, count): `loss` in nats over the pairs (centres for
+        CBOW) of one in `step.loss_every` updates, `words` of the raw block.
     """
     tile_positions = step.streams * step.length
     draw_key, noise_key = jax.random.split(key)
@@ -115,10 +117,11 @@ def train_block(
         if tables.noise is not None:
             negatives = noise[index].reshape(shards, -1)[shard]
         rate = rates[0] + (rates[1] - rates[0]) * (index / updates).astype(jnp.float32)
+        is_measured = index % step.loss_every == 0
         params, tile_loss, tile_pairs = update_tiles(
-            params, tile, negatives, rate, tables, step=step, axes=axes
+            params, tile, negatives, rate, tables, is_measured, step=step, axes=axes
         )
-        return params, loss + tile_loss, pairs + tile_pairs
+        return params, loss + tile_loss, pairs + jnp.where(is_measured, tile_pairs, 0.0)
 
     start = (params, jnp.float32(0.0), jnp.float32(0.0))
     params, loss, pairs = jax.lax.fori_loop(0, updates, update, start)
@@ -134,6 +137,7 @@ def update_tiles(
     negatives: Int32[Array, "negatives"] | None,
     rate: Float[Array, ""],
     tables: Tables,
+    is_measured: Bool[Array, ""],
     *,
     step: Step,
     axes: Axes = ONE_DEVICE,
@@ -141,7 +145,8 @@ def update_tiles(
     """Makes one update from one tile of each stream.
 
     Returns:
-        New params, the summed loss in nats and the number of predictions it sums.
+        New params, the summed loss in nats, 0 where it is not measured, and the number of
+        predictions.
     """
     objective = {
         "negative-sampling": _negative_sampling,
@@ -184,6 +189,7 @@ def update_tiles(
         step=step,
         tables=tables,
         add=partial(add, scale=tables.output_scale),
+        measure=partial(_measure, is_measured),
         axes=axes,
     )
     gradients = scored.gradients
@@ -209,16 +215,16 @@ def _split(tile: Tile, negatives: Array | None, step: Step) -> list[tuple[Tile, 
     return [(Tile(*piece), drawn) for piece, drawn in zip(pieces, noise, strict=True)]
 
 
-def _negative_sampling(output, parts: list[_Part], *, step, tables, add, axes) -> _Scored:
+def _negative_sampling(output, parts: list[_Part], *, step, tables, add, measure, axes) -> _Scored:
     del tables
-    scored = [_score_against_noise(output, part, step=step, axes=axes) for part in parts]
+    scored = [_score_against_noise(output, part, step, measure, axes) for part in parts]
     gradients, rows, losses = zip(*scored, strict=True)
     return _Scored(
         list(gradients), add(output, [row for pair in rows for row in pair]), sum(losses)
     )
 
 
-def _score_against_noise(output, part: _Part, *, step, axes):
+def _score_against_noise(output, part: _Part, step, measure, axes):
     """Gradient of the inputs, gradients of output rows, and loss of one part."""
     inputs, targets, pairs, negatives = part
     by_column = pairs.ndim == 3
@@ -236,8 +242,12 @@ def _score_against_noise(output, part: _Part, *, step, axes):
     logits, noise_logits = _total((logits, noise_logits), axes)
     weights = (step.negatives / step.shared) * counts.reshape(groups, -1, 1)
     errors, noise_errors = jax.nn.sigmoid(-logits), jax.nn.sigmoid(noise_logits)
-    loss = jnp.sum(jnp.where(pairs, _softplus(-logits, errors), 0.0))
-    loss += jnp.sum(weights * _softplus(noise_logits, noise_errors))
+    loss = measure(
+        lambda: (
+            jnp.sum(jnp.where(pairs, _softplus(-logits, errors), 0.0))
+            + jnp.sum(weights * _softplus(noise_logits, noise_errors))
+        )
+    )
     errors = jnp.where(pairs, errors, 0.0)
     noise_errors = -weights * noise_errors
     gradient = jnp.einsum("gqn,gnd->gqd", noise_errors, noise).reshape(inputs.shape)
@@ -251,7 +261,7 @@ def _score_against_noise(output, part: _Part, *, step, axes):
     return gradient, [_Rows(targets, rows), _Rows(negatives, noise_rows)], loss
 
 
-def _softmax(output, parts: list[_Part], *, step, tables, add, axes) -> _Scored:
+def _softmax(output, parts: list[_Part], *, step, tables, add, measure, axes) -> _Scored:
     del step, tables
     gradients, errors_of_rows, loss = [], 0.0, 0.0
     for inputs, targets, pairs, _ in parts:
@@ -267,12 +277,14 @@ def _softmax(output, parts: list[_Part], *, step, tables, add, axes) -> _Scored:
         errors = labels - jnp.sum(labels, axis=-1, keepdims=True) * jnp.exp(log_probabilities)
         gradients.append((errors @ output).reshape(inputs.shape))
         errors_of_rows += errors.T @ rows
-        loss -= jnp.sum(labels * log_probabilities)
+        loss += measure(lambda: -jnp.sum(labels * log_probabilities))  # noqa: B023
     output = add(output, [_Rows(jnp.arange(output.shape[0]), errors_of_rows)])
     return _Scored(gradients, output, loss)
 
 
-def _hierarchical_softmax(output, parts: list[_Part], *, step, tables, add, axes) -> _Scored:
+def _hierarchical_softmax(
+    output, parts: list[_Part], *, step, tables, add, measure, axes
+) -> _Scored:
     """Scores along the tree, the top nodes first.
 
     The paths below the top nodes are laid end to end, a tile's after one another, and handled
@@ -288,11 +300,11 @@ def _hierarchical_softmax(output, parts: list[_Part], *, step, tables, add, axes
         for part in parts
     ]
     gradients, rows, losses = zip(
-        *(_top_nodes(output, part, tables, axes) for part in parts), strict=True
+        *(_top_nodes(output, part, tables, measure, axes) for part in parts), strict=True
     )
     output = add(output, [_Rows(rows[0].ids, sum(row.values for row in rows))])
     tails = [_lay_tails(part, tables) for part in parts]
-    longest = jnp.max(jnp.stack([jnp.max(ends[:, -1]) for ends, _ in tails]))
+    longest = jnp.max(jnp.stack([jnp.max(ends[:, -1]) for ends, *_ in tails]))
     passes = (longest + step.slots - 1) // step.slots
     if axes.data is not None:
         passes = jax.lax.pmax(passes, axes.data)
@@ -301,7 +313,7 @@ def _hierarchical_softmax(output, parts: list[_Part], *, step, tables, add, axes
         gradients, output, loss = carry
         slots = index * step.slots + jnp.arange(step.slots)
         scored = [
-            _tail_nodes(output, part, tail, slots, tables, axes)
+            _tail_nodes(output, part, tail, slots, tables, measure, axes)
             for part, tail in zip(parts, tails, strict=True)
         ]
         more, rows, losses = zip(*scored, strict=True)
@@ -312,18 +324,18 @@ def _hierarchical_softmax(output, parts: list[_Part], *, step, tables, add, axes
     return _Scored(*jax.lax.fori_loop(0, passes, one_pass, start))
 
 
-def _lay_tails(part: _Part, tables: Tables) -> tuple[Array, Array]:
-    """Where each target's tail ends among its tile's slots, and its shift from slot to entry."""
+def _lay_tails(part: _Part, tables: Tables) -> tuple[Array, Array, Array]:
+    """For each target: the end of its slots, its shift from slot to entry, its pairs as bits."""
     starts = _take(tables.tail_offsets, part.targets)
     lengths = _take(tables.tail_offsets, part.targets + 1) - starts
     ends = jnp.cumsum(jnp.where(jnp.any(part.pairs, axis=-1), lengths, 0), axis=-1)
-    return ends, starts - jnp.pad(ends, ((0, 0), (1, 0)))[:, :-1]
+    return ends, starts - jnp.pad(ends, ((0, 0), (1, 0)))[:, :-1], _pack(part.pairs)
 
 
-def _tail_nodes(output, part: _Part, tail, slots, tables, axes):
+def _tail_nodes(output, part: _Part, tail, slots, tables, measure, axes):
     """Gradient of the inputs, gradients of output rows, and loss at some slots."""
     inputs, targets, pairs, _ = part
-    ends, shifts = tail
+    ends, shifts, packed = tail
     owners = jnp.sum(ends[:, None, :] <= slots[None, :, None], axis=-1)  # [streams, slots]
     used = owners < targets.shape[1]
     owners = jnp.minimum(owners, targets.shape[1] - 1)
@@ -332,18 +344,17 @@ def _tail_nodes(output, part: _Part, tail, slots, tables, axes):
     ids, sign = path >> 1, (1 - 2 * (path & 1)).astype(jnp.float32)[..., None]
     nodes = _take(output, ids)
     logits = _total(jnp.einsum("snd,scd->snc", nodes, inputs), axes)
-    # As a product: the CPU gathers short rows slowly.
-    is_owner = jax.nn.one_hot(owners, targets.shape[1]) * used[..., None]
-    active = jnp.einsum("snt,stc->snc", is_owner, pairs.astype(jnp.float32))
+    mine = jnp.take_along_axis(packed, owners[..., None], axis=1)  # [streams, slots, words]
+    active = _unpack(jnp.where(used[..., None], mine, 0), pairs.shape[2])
     signed = -sign * logits
     wrong = jax.nn.sigmoid(signed)
-    loss = jnp.sum(active * _softplus(signed, wrong))
+    loss = measure(lambda: jnp.sum(active * _softplus(signed, wrong)))
     errors = active * sign * wrong
     gradient = jnp.einsum("snc,snd->scd", errors, nodes)
     return gradient, _Rows(ids, jnp.einsum("snc,scd->snd", errors, inputs)), loss
 
 
-def _top_nodes(output, part: _Part, tables, axes):
+def _top_nodes(output, part: _Part, tables, measure, axes):
     """The part of every path among the top nodes: one dense product for all of them."""
     inputs, targets, pairs, _ = part
     size = min(TOP_NODES, output.shape[0])
@@ -358,11 +369,32 @@ def _top_nodes(output, part: _Part, tables, axes):
     lefts = jnp.einsum("stc,stn->scn", mask, left)
     logits = _total(jnp.einsum("scd,nd->scn", inputs, nodes), axes)
     right = jax.nn.sigmoid(logits)
-    loss = jnp.sum(visits * _softplus(logits, right) - lefts * logits)
+    loss = measure(lambda: jnp.sum(visits * _softplus(logits, right) - lefts * logits))
     errors = lefts - visits * right
     rows = jnp.einsum("scn,scd->nd", errors, inputs)
     gradient = jnp.einsum("scn,nd->scd", errors, nodes)
     return gradient, _Rows(jnp.arange(size), rows), loss
+
+
+def _pack(pairs: Bool[Array, "streams rows columns"]) -> Array:
+    """Each row's columns as bits of 32-bit words, which are quicker to look up than rows."""
+    padding = -pairs.shape[2] % 32
+    bits = jnp.pad(pairs, ((0, 0), (0, 0), (0, padding))).astype(jnp.uint32)
+    bits = (
+        bits.reshape(*pairs.shape[:2], -1, 32) << jnp.arange(32, dtype=jnp.uint32)[None, None, None]
+    )
+    return jnp.sum(bits, axis=-1, dtype=jnp.uint32)
+
+
+def _unpack(packed: Array, columns: int) -> Float[Array, "streams rows columns"]:
+    """What `_pack` packed, as 0 and 1."""
+    bits = (packed[..., None] >> _BITS[None, None, None]) & 1
+    return bits.reshape(*packed.shape[:2], -1)[..., :columns].astype(jnp.float32)
+
+
+def _measure(is_measured, loss) -> Array:
+    """A loss costs a third of an update: it is computed only where it is asked for."""
+    return jax.lax.cond(is_measured, loss, lambda: jnp.float32(0.0))
 
 
 def _take(table: Array, ids: Int[Array, "..."]) -> Array:

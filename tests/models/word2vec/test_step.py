@@ -32,7 +32,7 @@ RATE = 0.05
 
 
 def small_step(architecture, objective, **changes):
-    small = {"streams": 4, "length": 6, "group": 2, "shared": 3, "slots": 200}
+    small = {"streams": 4, "length": 6, "group": 2, "shared": 3, "slots": 200, "loss_every": 1}
     return Step(architecture, objective, window=WINDOW, negatives=5, **(small | changes))
 
 
@@ -131,7 +131,7 @@ def test_update_equals_autodiff_of_the_module_on_the_same_draws(
     by_input = architecture == "cbow" or objective != "hierarchical-softmax"
     tile = cut(stream, jnp.asarray(starts), length=6, window=WINDOW, by_input=by_input)
     new, loss, count = jax.jit(partial(update_tiles, step=step))(
-        params, tile, negatives, jnp.float32(RATE), tables
+        params, tile, negatives, jnp.float32(RATE), tables, jnp.bool_(True)
     )
     (wanted_loss, wanted_count), gradient = jax.value_and_grad(oracle_loss, has_aux=True)(
         params, stream, starts, step, negatives, tree
