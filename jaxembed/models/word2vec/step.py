@@ -195,7 +195,7 @@ def update_tiles(
     gradients = scored.gradients
     if step.architecture == "cbow":  # undivided: see modules.CBOW
         gradients = [
-            jnp.einsum("stc,std->scd", mask, gradient)
+            jnp.einsum("sct,std->scd", _transposed(mask), gradient)
             for mask, gradient in zip(masks, gradients, strict=True)
         ]
     rows = [_Rows(*pair) for pair in zip(ids, gradients, strict=True)]
@@ -254,7 +254,7 @@ def _score_against_noise(output, part: _Part, step, measure, axes):
     noise_rows = jnp.einsum("gqn,gqd->gnd", noise_errors, grouped)
     if by_column:
         gradient += jnp.einsum("stc,scd->std", errors, positives)
-        rows = jnp.einsum("stc,std->scd", errors, inputs)
+        rows = jnp.einsum("sct,std->scd", _transposed(errors), inputs)
     else:
         gradient += errors[..., None] * positives
         rows = errors[..., None] * inputs
@@ -350,7 +350,7 @@ def _tail_nodes(output, part: _Part, tail, slots, tables, measure, axes):
     wrong = jax.nn.sigmoid(signed)
     loss = measure(lambda: jnp.sum(active * _softplus(signed, wrong)))
     errors = active * sign * wrong
-    gradient = jnp.einsum("snc,snd->scd", errors, nodes)
+    gradient = jnp.einsum("scn,snd->scd", _transposed(errors), nodes)
     return gradient, _Rows(ids, jnp.einsum("snc,scd->snd", errors, inputs)), loss
 
 
@@ -390,6 +390,11 @@ def _unpack(packed: Array, columns: int) -> Float[Array, "streams rows columns"]
     """What `_pack` packed, as 0 and 1."""
     bits = (packed[..., None] >> _BITS[None, None, None]) & 1
     return bits.reshape(*packed.shape[:2], -1)[..., :columns].astype(jnp.float32)
+
+
+def _transposed(scores: Array) -> Array:
+    """Swaps the last two axes in memory: XLA's CPU is slow where it contracts the first of them."""
+    return jax.lax.optimization_barrier(jnp.swapaxes(scores, 1, 2))
 
 
 def _measure(is_measured, loss) -> Array:
