@@ -114,6 +114,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sample", type=float, default=1e-3)
     parser.add_argument("--modes", nargs="*", default=[" ".join(mode) for mode in MODES])
+    parser.add_argument("--without-fasttext", action="store_true", help="it is the slowest")
     options = parser.parse_args()
     options.epochs = 1
     with tempfile.TemporaryDirectory() as folder:
@@ -128,7 +129,7 @@ def main() -> None:
             systems = {
                 "jaxembed": prepare_ours(options, corpus, options.words),
                 "gensim": prepare_gensim(options, whole, part),
-                "fasttext": prepare_fasttext(options, part),
+                "fasttext": None if options.without_fasttext else prepare_fasttext(options, part),
             }
             systems = {name: run for name, run in systems.items() if run is not None}
             started = time.perf_counter()
