@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test peers bench
 
 demo: $(VENV)/.experiments
-	$(BIN)/python -m experiments.word2vec --data docstrings --workdir runs/demo \
+	$(BIN)/python -m experiments.word2vec --data docstrings --epochs 10 --workdir runs/demo \
 		--eval-analogies experiments/evaluation/inflections.txt
 	$(BIN)/jaxembed analogy runs/demo array arrays function
 	$(BIN)/jaxembed analogy runs/demo minimum maximum left

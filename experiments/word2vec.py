@@ -67,7 +67,8 @@ def make_recipe(config: Config) -> Recipe:
 def report(run: Run) -> None:
     """Nearest neighbours of a few words, which people look at first."""
     vectors = run.vectors
-    known = [word for word in QUERIES if word in vectors] or list(vectors.keys[:5])
+    counts = dict(zip(vectors.keys, vectors.counts, strict=True))
+    known = [word for word in QUERIES if counts.get(word, 0) >= 100] or list(vectors.keys[:5])
     print(neighbour_table(vectors.keys, vectors.matrix, known, min(6, len(vectors) - 1)))
 
 
