@@ -101,7 +101,7 @@ class Step:
         group: Neighbouring streams whose tiles share their negatives.
         shared: Negatives drawn for each group.
         slots: Tree nodes below the top ones handled at once, a tile.
-        loss_every: The loss is measured on the first of so many updates, on all of its pairs.
+        loss_every: The loss is measured on all pairs of one in so many updates.
     """
 
     architecture: Literal["skip-gram", "cbow"]

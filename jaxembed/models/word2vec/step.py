@@ -117,7 +117,8 @@ def train_block(
         if tables.noise is not None:
             negatives = noise[index].reshape(shards, -1)[shard]
         rate = rates[0] + (rates[1] - rates[0]) * (index / updates).astype(jnp.float32)
-        is_measured = index % step.loss_every == 0
+        # Counted from the last, which shows if an update before it diverged.
+        is_measured = (updates - 1 - index) % step.loss_every == 0
         params, tile_loss, tile_pairs = update_tiles(
             params, tile, negatives, rate, tables, is_measured, step=step, axes=axes
         )
