@@ -166,7 +166,7 @@ def train_recipe(
     _forget_metrics_after(folder, latest_step(folder) or 0)
     train(
         training.step_fn,
-        training.state,
+        training.start(),
         training.batches,
         steps=training.steps,
         mesh=mesh,

@@ -351,7 +351,7 @@ def test_tables_are_cut_along_the_dimension(finished, text, tmp_path):
     recipe = topics.make_recipe(text, mesh=MeshShape(2, 4))
     prepared = word2vec.prepare(recipe, tmp_path)
     training = word2vec.training(recipe, prepared, make_mesh(2, 4))
-    for table in training.state.params.values():
+    for table in training.start().params.values():
         assert table.addressable_shards[0].data.shape == (48, word2vec.LANES // 4)
 
 

@@ -48,11 +48,11 @@ def prepare_ours(options: Any, corpus: Any, words: int, device_count: int = 1) -
 
     def run() -> tuple[float, int]:
         training = word2vec.training(recipe, Prepared(part, resolved, {}), mesh)
-        jax.block_until_ready(training.state)
+        state = jax.block_until_ready(training.start())
         started = time.perf_counter()
         state = train(
             training.step_fn,
-            training.state,
+            state,
             training.batches,
             steps=training.steps,
             mesh=mesh,

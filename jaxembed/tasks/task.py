@@ -28,10 +28,13 @@ class Prepared:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """What the loop runs; the attributes are arguments of `jaxembed.train.train`."""
+    """What the loop runs; the attributes are arguments of `jaxembed.train.train`.
+
+    `start` makes the state, which the loop then owns: a second reference would keep a copy of it.
+    """
 
     step_fn: StepFn
-    state: TrainState
+    start: Callable[[], TrainState]
     batches: Iterable[PyTree]
     steps: int
     batch_axis: str | None

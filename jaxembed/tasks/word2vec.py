@@ -124,10 +124,13 @@ def training(recipe: Any, prepared: Prepared, mesh: Mesh) -> Training:
     corpus: Corpus = prepared.data
     init_key, train_key, _ = _keys(recipe)
     step = make_step(recipe.model, recipe.loss, recipe.optim, len(corpus))
-    state = make_state(_init(recipe, prepared.resolved, init_key))
-    # `width`, since `dim` is not cut: here the dimension is the only one that can be.
-    params = put_tree(mesh, state.params, dict.fromkeys(state.params, (None, "width")))
-    state = dataclasses.replace(put_tree(mesh, state), params=params)
+
+    def start() -> TrainState:
+        # `width`, since `dim` is not cut: here the dimension is the only one that can be.
+        params = _init(recipe, prepared.resolved, init_key)
+        params = put_tree(mesh, params, dict.fromkeys(params, (None, "width")))
+        return dataclasses.replace(put_tree(mesh, make_state({})), params=params)
+
     tables = _tables(recipe, step, corpus.vocabulary)
     block_size = min(BLOCK, -(-len(corpus) // 1024) * 1024)
     rates = (recipe.optim.lr, recipe.optim.final_lr)
@@ -137,7 +140,7 @@ def training(recipe: Any, prepared: Prepared, mesh: Mesh) -> Training:
     )
     return Training(
         step_fn=jax.tree_util.Partial(_make_step_fn(step, mesh), train_key, tables),
-        state=state,
+        start=start,
         batches=batches,
         steps=len(blocks),
         batch_axis=None,
