@@ -30,7 +30,7 @@ from jaxembed.models.word2vec import (
 from jaxembed.models.word2vec.modules import uniform_init
 from jaxembed.tasks import word2vec_figures
 from jaxembed.tasks.task import Metric, Prepared, Training
-from jaxembed.train import TrainState, make_state, put_tree
+from jaxembed.train import TrainState, make_state, put_tree, tree_shardings
 from jaxembed.vectors import KeyedVectors
 
 LANES = 16  # tables are padded to a multiple: whole cache lines, and up to 16 shards of a row
@@ -127,8 +127,11 @@ def training(recipe: Any, prepared: Prepared, mesh: Mesh) -> Training:
 
     def start() -> TrainState:
         # `width`, since `dim` is not cut: here the dimension is the only one that can be.
-        params = _init(recipe, prepared.resolved, init_key)
-        params = put_tree(mesh, params, dict.fromkeys(params, (None, "width")))
+        # Made where it lies, as a table may be larger than one device.
+        shapes = abstract_params(recipe, prepared.resolved)
+        axes = dict.fromkeys(shapes, (None, "width"))
+        make = functools.partial(_init, recipe, prepared.resolved)
+        params = jax.jit(make, out_shardings=tree_shardings(mesh, shapes, axes))(init_key)
         return dataclasses.replace(put_tree(mesh, make_state({})), params=params)
 
     tables = _tables(recipe, step, corpus.vocabulary)
