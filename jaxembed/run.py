@@ -183,7 +183,8 @@ def train_recipe(
     )
     if jax.process_index() == 0:
         # A copy on one device: the metrics must not depend on the mesh.
-        results = task.evaluate(recipe, run.params, folder)
+        # Read for this alone: the run returned should not hold them.
+        results = task.evaluate(recipe, load_run(folder).params, folder)
         _write_json(folder / "results.json", {n: dataclasses.asdict(m) for n, m in results.items()})
         shutil.rmtree(cache, ignore_errors=True)
         try:

@@ -24,10 +24,11 @@ import jax, jaxembed.run, experiments.word2vec, matplotlib.figure, sklearn.manif
 jax.block_until_ready(jax.numpy.zeros(1))
 print("imported", flush=True)
 sys.stdin.readline()
-from pathlib import Path
-from experiments.word2vec import Config, make_recipe
-config = Config(workdir=Path(sys.argv[2]), data=sys.argv[1], epochs=1)
-jaxembed.run.train_recipe(make_recipe(config), config.workdir)
+from experiments.word2vec import Config, make_recipe, report
+from jaxembed.cli import run_experiment
+arguments = ["--data", sys.argv[1], "--workdir", sys.argv[2], "--epochs", "1"]
+options = {"smoke": {}, "report": report, "description": "", "arguments": arguments}
+sys.exit(run_experiment(make_recipe, Config, **options))
 """
 
 

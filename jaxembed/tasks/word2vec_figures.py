@@ -33,7 +33,8 @@ def draw_map(figure: Any, vectors: KeyedVectors) -> None:
 
     first = min(SKIPPED, len(vectors) // 4)
     count = min(WORDS_ON_MAP, len(vectors) - first)
-    unit = np.asarray(vectors.unit)[first : first + count]
+    chosen = vectors.matrix[first : first + count]
+    unit = chosen / np.maximum(np.linalg.norm(chosen, axis=1, keepdims=True), 1e-12)
     unit = np.pad(unit, ((0, 0), (0, max(0, 2 - vectors.dim))))
     perplexity = min(15.0, (count - 1) / 3)
     model = TSNE(init="pca", metric="cosine", perplexity=perplexity, random_state=0)
