@@ -72,7 +72,7 @@ class Task(Protocol):
         """Says shape and dtype of the stored parameters."""
 
     def evaluate(self, recipe: Any, params: PyTree, folder: Path) -> dict[str, Metric]:
-        """Computes the final metrics from the parameters and the stored files alone."""
+        """Computes the final metrics from the parameters, which it may donate, and the files."""
 
     def vectors(self, recipe: Any, params: PyTree, folder: Path) -> Any:
         """Returns the embeddings as `KeyedVectors`."""
