@@ -276,6 +276,8 @@ def ship_run(path: PathLike, target: PathLike) -> Path:
     step = latest_step(run.path)
     shutil.copytree(run.path, target, ignore=shutil.ignore_patterns("steps", CACHE))
     save_params(target, step, run.params)
+    for marker in target.rglob("commit_success.txt"):  # Orbax writes the folder's full name there
+        marker.write_text("Checkpoint commit was successful.\n")
     return target
 
 
