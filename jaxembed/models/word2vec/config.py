@@ -75,7 +75,7 @@ class RowSGD:
 
 
 _TUNED = {
-    ("skip-gram", "negative-sampling"): RowSGD(lr=0.045, damping=4.0),
+    ("skip-gram", "negative-sampling"): RowSGD(lr=0.03, damping=4.0),
     ("cbow", "negative-sampling"): RowSGD(lr=0.1, damping=2.0, shared=32),
     ("skip-gram", "hierarchical-softmax"): RowSGD(lr=0.025, positions=512),
     ("cbow", "hierarchical-softmax"): RowSGD(lr=0.05, positions=512),
