@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
 from jaxembed.atomic import write_atomically
@@ -43,6 +44,7 @@ from jaxembed.vectors import KeyedVectors
 CACHE = ".jaxembed-cache"
 TASKS: dict[type, Task] = {SkipGram: word2vec, CBOW: word2vec}
 PathLike = str | os.PathLike[str]
+LOSS_RISE = 0.1  # of its lowest: more than a healthy run's last steps ever stood above it
 LOGGER = logging.getLogger("jaxembed")
 
 
@@ -156,10 +158,16 @@ def train_recipe(
         )
     mesh = make_mesh(recipe.mesh.data, recipe.mesh.model, jax.devices()[:devices])
     cache = folder / CACHE
-    if not (folder / "recipe.json").exists():
-        shutil.rmtree(cache, ignore_errors=True)  # of a run that stopped while it read the data
-    elif (folder / "results.json").exists():
+    is_new, is_finished = (
+        not (folder / "recipe.json").exists(),
+        (folder / "results.json").exists(),
+    )
+    _wait_for_all_processes("looked")  # before one of them changes what the others look at
+    if is_finished and not is_new:
         return load_run(folder)
+    if is_new and jax.process_index() == 0:
+        shutil.rmtree(cache, ignore_errors=True)  # of a run that stopped while it read the data
+    _wait_for_all_processes("cleared")
     prepared = task.prepare(recipe, cache, texts)
     run = _start(folder, recipe, prepared)
     training = task.training(recipe, prepared, mesh)
@@ -181,16 +189,15 @@ def train_recipe(
         work_metric=training.work_metric,
         total_work=training.total_work,
     )
+    # Read by all processes, as Orbax asks; one copy on one device, which `evaluate` donates: the
+    # metrics must not depend on the mesh.
+    params = [load_run(folder).params]
     if jax.process_index() == 0:
-        # A copy on one device: the metrics must not depend on the mesh.
-        # Read for this alone: the run returned should not hold them.
-        results = task.evaluate(recipe, load_run(folder).params, folder)
+        _warn_of_rising_loss(folder)
+        results = task.evaluate(recipe, params.pop(), folder)
         _write_json(folder / "results.json", {n: dataclasses.asdict(m) for n, m in results.items()})
         shutil.rmtree(cache, ignore_errors=True)
-        try:
-            plot_run(folder)
-        except ModuleNotFoundError as error:
-            LOGGER.warning("No figures (%s): pip install 'jaxembed[experiments]'.", error)
+        _try_to_plot(folder)
     return run
 
 
@@ -279,6 +286,11 @@ def ship_run(path: PathLike, target: PathLike) -> Path:
     for marker in target.rglob("commit_success.txt"):  # Orbax writes the folder's full name there
         marker.write_text("Checkpoint commit was successful.\n")
     return target
+
+
+def _wait_for_all_processes(place: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"jaxembed.run {place}")
 
 
 def _agree(stored: Metric, new: Metric) -> bool:
@@ -398,6 +410,29 @@ def _log(folder: Path, entry: LogEntry, state: TrainState) -> None:
             line = {"step": entry.step, "split": "train", "name": name, "value": value}
             line |= {"work": entry.work, "seconds": round(entry.seconds, 4)}
             file.write(json.dumps(line) + "\n")
+
+
+def _try_to_plot(folder: Path) -> None:
+    if jax.process_count() > 1:
+        LOGGER.info("No figures of a run on several hosts: draw them by `jaxembed plot`.")
+        return
+    try:
+        plot_run(folder)
+    except ModuleNotFoundError as error:
+        LOGGER.warning("No figures (%s): pip install 'jaxembed[experiments]'.", error)
+
+
+def _warn_of_rising_loss(folder: Path) -> None:
+    """Says so where the loss ended far above its lowest: the run diverged without a NaN."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    losses = [line["value"] for line in map(json.loads, lines) if line["name"] == "loss"]
+    if losses and losses[-1] > min(losses) + LOSS_RISE * abs(min(losses)):
+        LOGGER.warning(
+            "The loss rose to %.3f after it had been %.3f: the result is likely ruined. Lower the "
+            "learning rate (optim.lr), or make smaller updates.",
+            losses[-1],
+            min(losses),
+        )
 
 
 def _forget_metrics_after(folder: Path, step: int) -> None:

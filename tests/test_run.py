@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -347,6 +348,23 @@ def test_result_differs_between_meshes_only_by_rounding(finished, text, tmp_path
     np.testing.assert_allclose(run.vectors.matrix, finished.vectors.matrix, rtol=0, atol=1e-4)
 
 
+def test_two_processes_give_the_result_of_one(finished, text, tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    script = Path(__file__).with_name("two_hosts_word2vec.py")
+    command = [sys.executable, script, "0", port, text, tmp_path / "run"]
+    processes = [
+        subprocess.Popen([*command[:2], str(index), *command[3:]], stderr=subprocess.PIPE)
+        for index in range(2)
+    ]
+    errors = [process.communicate(timeout=90)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    run = load_run(tmp_path / "run")
+    assert abs(run.results["loss"].value - finished.results["loss"].value) < 1e-4
+    np.testing.assert_allclose(run.vectors.matrix, finished.vectors.matrix, rtol=0, atol=1e-4)
+
+
 def test_tables_are_cut_along_the_dimension(finished, text, tmp_path):
     recipe = topics.make_recipe(text, mesh=MeshShape(2, 4))
     prepared = word2vec.prepare(recipe, tmp_path)
@@ -394,6 +412,19 @@ def test_full_disk_says_so_and_loses_nothing(finished, text, tmp_path, monkeypat
     assert latest_step(tmp_path / "run") == topics.STEPS
     assert not [name for name in files_in(tmp_path / "run") if name.endswith(".partial")]
     assert_same_run(train_recipe(recipe, tmp_path / "run"), finished)
+
+
+@pytest.mark.parametrize(("last", "warns"), [(3.4, True), (3.1, False)])
+def test_a_loss_that_rose_is_a_warning(copied, last, warns, caplog):
+    lines = (copied / "metrics.jsonl").read_text().splitlines()
+    lines = [json.loads(line) for line in lines]
+    losses = [line for line in lines if line["name"] == "loss"]
+    for line in losses:
+        line["value"] = 3.0
+    losses[-1]["value"] = last
+    (copied / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run_module._warn_of_rising_loss(copied)
+    assert ("optim.lr" in caplog.text) == warns
 
 
 def test_divergence_is_an_error_that_says_what_to_do(text, tmp_path, capsys):

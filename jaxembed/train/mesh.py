@@ -6,6 +6,8 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 from jaxtyping import PyTree
 
@@ -133,7 +135,19 @@ def put_tree(mesh: Mesh, tree: PyTree, axes: PyTree | None = None) -> PyTree[jax
         KeyError: If a name is unknown.
         ValueError: If the trees differ, names clash, or a dimension does not divide.
     """
-    return jax.device_put(tree, tree_shardings(mesh, tree, axes))
+    return jax.tree.map(_put_leaf, tree, tree_shardings(mesh, tree, axes))
+
+
+def _put_leaf(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    """`device_put`, which refuses an array of one device where the mesh spans processes."""
+    is_local = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
+    if jax.process_count() == 1 or not is_local:
+        return jax.device_put(leaf, sharding)
+    if jnp.issubdtype(jnp.asarray(leaf).dtype, jax.dtypes.prng_key):
+        words = _put_leaf(jax.random.key_data(leaf), sharding)
+        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
 def put_batch(

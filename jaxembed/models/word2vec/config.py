@@ -9,6 +9,7 @@ from jaxembed.models.word2vec.modules import CBOW, Objective, SkipGram
 MOST_POSITIONS, MOST_DAMPING, UNDAMPED_POSITIONS = 8192, 8.0, 1024
 UPDATES_AN_EPOCH = 1000  # at least, where a corpus has the words for it
 LANES = 16  # matrix products run best where a tile's columns are a multiple
+PARTS = 4  # independent chains of an update, see `step._split`
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,9 @@ class RowSGD:
     lr: float = 0.04
     final_lr: float = 1e-5
     damping: float = 4.0
-    positions: int = 2048
-    group: int = 4
-    shared: int = 48
+    positions: int = 2112
+    group: int = 2
+    shared: int = 32
     loss_every: int = 8
 
     def __post_init__(self) -> None:
@@ -76,9 +77,9 @@ class RowSGD:
 
 _TUNED = {
     ("skip-gram", "negative-sampling"): RowSGD(lr=0.03, damping=4.0),
-    ("cbow", "negative-sampling"): RowSGD(lr=0.1, damping=2.0, shared=32),
-    ("skip-gram", "hierarchical-softmax"): RowSGD(lr=0.025, positions=512),
-    ("cbow", "hierarchical-softmax"): RowSGD(lr=0.05, positions=512),
+    ("cbow", "negative-sampling"): RowSGD(lr=0.1, damping=2.0),
+    ("skip-gram", "hierarchical-softmax"): RowSGD(lr=0.025, positions=528),
+    ("cbow", "hierarchical-softmax"): RowSGD(lr=0.05, positions=528),
 }
 
 
@@ -108,23 +109,25 @@ class Step:
     objective: Objective
     window: int = 5
     negatives: int = 5
-    streams: int = 88
+    streams: int = 96
     length: int = 22
-    group: int = 4
-    shared: int = 64
+    group: int = 2
+    shared: int = 32
     slots: int = 64
     loss_every: int = 8
 
 
 def make_step(model: SkipGram | CBOW, pairs: WindowPairs, optim: RowSGD, words: int) -> Step:
     """Lays out an update for a corpus of so many words."""
-    is_tree = model.objective == "hierarchical-softmax"
-    # A tree's products grow with the columns, so its tiles are as short as whole lanes allow.
-    least = 4 if is_tree else 2 * pairs.window
-    columns = -(-(2 * pairs.window + least) // LANES) * LANES
-    length = columns - 2 * pairs.window
+    if model.objective == "hierarchical-softmax":
+        # A tree's products grow with the columns, so its tiles are short.
+        length = 2 * pairs.window + 1
+    else:
+        length = -(-4 * pairs.window // LANES) * LANES - 2 * pairs.window
     positions = min(optim.positions, max(words // UPDATES_AN_EPOCH, 1))
-    unit = 2 * optim.group
+    unit = PARTS * optim.group
+    if positions >= 2 * unit * length:
+        unit *= 2  # so that the groups divide over up to 8 devices
     return Step(
         architecture="cbow" if isinstance(model, CBOW) else "skip-gram",
         objective=model.objective,
@@ -135,6 +138,6 @@ def make_step(model: SkipGram | CBOW, pairs: WindowPairs, optim: RowSGD, words: 
         group=optim.group,
         shared=optim.shared,
         loss_every=optim.loss_every,
-        # Longer tails are rare; see `_hierarchical_softmax`.
-        slots=-(-10 * length // LANES) * LANES,
+        # Two passes hold most tiles' tails, with little to spare; see `_hierarchical_softmax`.
+        slots=-(-5 * length // LANES) * LANES,
     )

@@ -13,13 +13,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Int32
+from jaxtyping import Array, Bool, Float, Int, Int32, UInt32
 
-from jaxembed.models.word2vec.config import Step
+from jaxembed.models.word2vec.config import PARTS, Step
 from jaxembed.models.word2vec.stream import Tile, cut, subsample
 from jaxembed.models.word2vec.tables import TOP_NODES, Tables
 
-PARTS = 2  # independent halves of an update, see `_split`
 _BITS = np.arange(32, dtype=np.uint32)
 
 
@@ -37,7 +36,7 @@ ONE_DEVICE = Axes()
 
 
 class _Rows(NamedTuple):
-    """Descending gradients of some rows of a table."""
+    """What is to be added to some rows of a table: descending gradients times their rates."""
 
     ids: Int32[Array, "..."]
     values: Float[Array, "... dim"]
@@ -48,17 +47,19 @@ class _Part(NamedTuple):
 
     For negative sampling and softmax, `pairs` says which column of `targets` each row of
     `inputs` predicts; for the tree, which column of `inputs` predicts each row of `targets`.
-    Without columns (CBOW) each row has the one target beside it.
+    Without columns (CBOW) each row has the one target beside it. `input_rates` scale the
+    gradients of the inputs; None where these are no rows of a table.
     """
 
     inputs: Float[Array, "streams inputs dim"]
     targets: Int32[Array, "streams targets"]
     pairs: Bool[Array, "streams length columns"] | Bool[Array, "streams length"]
     negatives: Int32[Array, "negatives"] | None
+    input_rates: Float[Array, "streams inputs"] | None
 
 
 class _Scored(NamedTuple):
-    """What scoring all parts gives: the gradients of their inputs, the new table, the loss."""
+    """What scoring gives: scaled gradients of each part's inputs, the new table, the loss."""
 
     gradients: list[Float[Array, "streams inputs dim"]]
     output: Float[Array, "outputs dim"]
@@ -154,7 +155,8 @@ def update_tiles(
         "hierarchical-softmax": _hierarchical_softmax,
         "softmax": _softmax,
     }[step.objective]
-    add = partial(_add, rate=rate, axes=axes)
+    # Rates enter the small matrices of errors: scaling the rows would be one more pass over them.
+    rates = lambda scale, ids: rate * _take(scale, ids)  # noqa: E731
     pieces = _split(tile, negatives, step)
     is_tree = step.objective == "hierarchical-softmax"
     if step.architecture == "skip-gram":
@@ -165,6 +167,7 @@ def update_tiles(
                 piece.centres if is_tree else piece.words,
                 piece.pairs,
                 noise,
+                rates(tables.input_scale, rows),
             )
             for rows, (piece, noise) in zip(ids, pieces, strict=True)
         ]
@@ -180,6 +183,7 @@ def update_tiles(
                 piece.centres,
                 count > 0,
                 noise,
+                None,
             )
             for mask, count, (piece, noise) in zip(masks, counts, pieces, strict=True)
         ]
@@ -189,25 +193,30 @@ def update_tiles(
         parts,
         step=step,
         tables=tables,
-        add=partial(add, scale=tables.output_scale),
+        rates=partial(rates, tables.output_scale),
         measure=partial(_measure, is_measured),
         axes=axes,
     )
     gradients = scored.gradients
     if step.architecture == "cbow":  # undivided: see modules.CBOW
         gradients = [
-            jnp.einsum("sct,std->scd", _transposed(mask), gradient)
-            for mask, gradient in zip(masks, gradients, strict=True)
+            jnp.einsum(
+                "sct,std->scd",
+                _transposed(mask * rates(tables.input_scale, rows)[:, None]),
+                gradient,
+            )
+            for mask, rows, gradient in zip(masks, ids, gradients, strict=True)
         ]
     rows = [_Rows(*pair) for pair in zip(ids, gradients, strict=True)]
-    new_input = add(params["input"], rows, scale=tables.input_scale)
+    new_input = _add(params["input"], rows, axes)
     return {"input": new_input, "output": scored.output}, scored.loss, predictions
 
 
 def _split(tile: Tile, negatives: Array | None, step: Step) -> list[tuple[Tile, Array | None]]:
     """Divides the streams into parts that do not depend on one another.
 
-    XLA's CPU runs a batched product on one core: two independent chains of them fill two.
+    XLA's CPU runs a batched product on one core: independent chains of them fill several, and
+    four keep two cores busier than two do.
     """
     streams = tile.words.shape[0]
     parts = PARTS if streams % (PARTS * step.group) == 0 else 1
@@ -216,18 +225,20 @@ def _split(tile: Tile, negatives: Array | None, step: Step) -> list[tuple[Tile, 
     return [(Tile(*piece), drawn) for piece, drawn in zip(pieces, noise, strict=True)]
 
 
-def _negative_sampling(output, parts: list[_Part], *, step, tables, add, measure, axes) -> _Scored:
+def _negative_sampling(
+    output, parts: list[_Part], *, step, tables, rates, measure, axes
+) -> _Scored:
     del tables
-    scored = [_score_against_noise(output, part, step, measure, axes) for part in parts]
+    scored = [_score_against_noise(output, part, step, rates, measure, axes) for part in parts]
     gradients, rows, losses = zip(*scored, strict=True)
     return _Scored(
-        list(gradients), add(output, [row for pair in rows for row in pair]), sum(losses)
+        list(gradients), _add(output, [row for pair in rows for row in pair], axes), sum(losses)
     )
 
 
-def _score_against_noise(output, part: _Part, step, measure, axes):
+def _score_against_noise(output, part: _Part, step, rates, measure, axes):
     """Gradient of the inputs, gradients of output rows, and loss of one part."""
-    inputs, targets, pairs, negatives = part
+    inputs, targets, pairs, negatives, input_rates = part
     by_column = pairs.ndim == 3
     groups, dim = inputs.shape[0] // step.group, inputs.shape[-1]
     grouped = inputs.reshape(groups, -1, dim)
@@ -251,21 +262,28 @@ def _score_against_noise(output, part: _Part, step, measure, axes):
     )
     errors = jnp.where(pairs, errors, 0.0)
     noise_errors = -weights * noise_errors
+    noise_rates = rates(negatives).reshape(groups, 1, step.shared)
+    noise_rows = jnp.einsum("gnq,gqd->gnd", _transposed(noise_errors * noise_rates), grouped)
+    target_rates = rates(targets)
+    if by_column:
+        rows = jnp.einsum("sct,std->scd", _transposed(errors * target_rates[:, None]), inputs)
+    else:
+        rows = (errors * target_rates)[..., None] * inputs
+    if input_rates is not None:
+        errors = errors * input_rates[..., None]
+        noise_errors = noise_errors * input_rates.reshape(groups, -1, 1)
     gradient = jnp.einsum("gqn,gnd->gqd", noise_errors, noise).reshape(inputs.shape)
-    noise_rows = jnp.einsum("gqn,gqd->gnd", noise_errors, grouped)
     if by_column:
         gradient += jnp.einsum("stc,scd->std", errors, positives)
-        rows = jnp.einsum("sct,std->scd", _transposed(errors), inputs)
     else:
         gradient += errors[..., None] * positives
-        rows = errors[..., None] * inputs
     return gradient, [_Rows(targets, rows), _Rows(negatives, noise_rows)], loss
 
 
-def _softmax(output, parts: list[_Part], *, step, tables, add, measure, axes) -> _Scored:
+def _softmax(output, parts: list[_Part], *, step, tables, rates, measure, axes) -> _Scored:
     del step, tables
     gradients, errors_of_rows, loss = [], 0.0, 0.0
-    for inputs, targets, pairs, _ in parts:
+    for inputs, targets, pairs, _, input_rates in parts:
         if pairs.ndim == 2:
             targets, pairs = targets[..., None], pairs[..., None]
         else:
@@ -276,15 +294,17 @@ def _softmax(output, parts: list[_Part], *, step, tables, add, measure, axes) ->
         labels = jnp.zeros((len(rows), output.shape[0])).at[places].add(weights)
         log_probabilities = jax.nn.log_softmax(_total(rows @ output.T, axes))
         errors = labels - jnp.sum(labels, axis=-1, keepdims=True) * jnp.exp(log_probabilities)
-        gradients.append((errors @ output).reshape(inputs.shape))
+        gradient = (errors @ output).reshape(inputs.shape)
+        gradients.append(gradient if input_rates is None else gradient * input_rates[..., None])
         errors_of_rows += errors.T @ rows
         loss += measure(lambda: -jnp.sum(labels * log_probabilities))  # noqa: B023
-    output = add(output, [_Rows(jnp.arange(output.shape[0]), errors_of_rows)])
+    ids = jnp.arange(output.shape[0])
+    output = _add(output, [_Rows(ids, errors_of_rows * rates(ids)[:, None])], axes)
     return _Scored(gradients, output, loss)
 
 
 def _hierarchical_softmax(
-    output, parts: list[_Part], *, step, tables, add, measure, axes
+    output, parts: list[_Part], *, step, tables, rates, measure, axes
 ) -> _Scored:
     """Scores along the tree, the top nodes first.
 
@@ -301,9 +321,9 @@ def _hierarchical_softmax(
         for part in parts
     ]
     gradients, rows, losses = zip(
-        *(_top_nodes(output, part, tables, measure, axes) for part in parts), strict=True
+        *(_top_nodes(output, part, tables, rates, measure, axes) for part in parts), strict=True
     )
-    output = add(output, [_Rows(rows[0].ids, sum(row.values for row in rows))])
+    output = _add(output, [_Rows(rows[0].ids, sum(row.values for row in rows))], axes)
     tails = [_lay_tails(part, tables) for part in parts]
     longest = jnp.max(jnp.stack([jnp.max(ends[:, -1]) for ends, *_ in tails]))
     passes = (longest + step.slots - 1) // step.slots
@@ -314,12 +334,12 @@ def _hierarchical_softmax(
         gradients, output, loss = carry
         slots = index * step.slots + jnp.arange(step.slots)
         scored = [
-            _tail_nodes(output, part, tail, slots, tables, measure, axes)
+            _tail_nodes(output, part, tail, slots, tables, rates, measure, axes)
             for part, tail in zip(parts, tails, strict=True)
         ]
         more, rows, losses = zip(*scored, strict=True)
         gradients = [sum(pair) for pair in zip(gradients, more, strict=True)]
-        return gradients, add(output, list(rows)), loss + sum(losses)
+        return gradients, _add(output, list(rows), axes), loss + sum(losses)
 
     start = (list(gradients), output, sum(losses))
     return _Scored(*jax.lax.fori_loop(0, passes, one_pass, start))
@@ -333,31 +353,34 @@ def _lay_tails(part: _Part, tables: Tables) -> tuple[Array, Array, Array]:
     return ends, starts - jnp.pad(ends, ((0, 0), (1, 0)))[:, :-1], _pack(part.pairs)
 
 
-def _tail_nodes(output, part: _Part, tail, slots, tables, measure, axes):
+def _tail_nodes(output, part: _Part, tail, slots, tables, rates, measure, axes):
     """Gradient of the inputs, gradients of output rows, and loss at some slots."""
-    inputs, targets, pairs, _ = part
+    inputs, targets, pairs, _, input_rates = part
     ends, shifts, packed = tail
     owners = jnp.sum(ends[:, None, :] <= slots[None, :, None], axis=-1)  # [streams, slots]
     used = owners < targets.shape[1]
     owners = jnp.minimum(owners, targets.shape[1] - 1)
     entries = jnp.take_along_axis(shifts, owners, axis=1) + slots[None]
     path = _take(tables.tail, jnp.where(used, entries, 0))
-    ids, sign = path >> 1, (1 - 2 * (path & 1)).astype(jnp.float32)[..., None]
+    ids, sign = path >> 1, (1 - 2 * (path & 1)).astype(jnp.float32)[:, None]
     nodes = _take(output, ids)
-    logits = _total(jnp.einsum("snd,scd->snc", nodes, inputs), axes)
+    logits = _total(jnp.einsum("scd,snd->scn", inputs, nodes), axes)
     mine = jnp.take_along_axis(packed, owners[..., None], axis=1)  # [streams, slots, words]
     active = _unpack(jnp.where(used[..., None], mine, 0), pairs.shape[2])
     signed = -sign * logits
     wrong = jax.nn.sigmoid(signed)
     loss = measure(lambda: jnp.sum(active * _softplus(signed, wrong)))
     errors = active * sign * wrong
-    gradient = jnp.einsum("scn,snd->scd", _transposed(errors), nodes)
-    return gradient, _Rows(ids, jnp.einsum("snc,scd->snd", errors, inputs)), loss
+    rows = jnp.einsum("snc,scd->snd", _transposed(errors * rates(ids)[:, None]), inputs)
+    if input_rates is not None:
+        errors = errors * input_rates[..., None]
+    gradient = jnp.einsum("scn,snd->scd", errors, nodes)
+    return gradient, _Rows(ids, rows), loss
 
 
-def _top_nodes(output, part: _Part, tables, measure, axes):
+def _top_nodes(output, part: _Part, tables, rates, measure, axes):
     """The part of every path among the top nodes: one dense product for all of them."""
-    inputs, targets, pairs, _ = part
+    inputs, targets, pairs, _, input_rates = part
     size = min(TOP_NODES, output.shape[0])
     nodes = output[:size]
     bits = jnp.arange(size, dtype=jnp.uint32)
@@ -372,12 +395,15 @@ def _top_nodes(output, part: _Part, tables, measure, axes):
     right = jax.nn.sigmoid(logits)
     loss = measure(lambda: jnp.sum(visits * _softplus(logits, right) - lefts * logits))
     errors = lefts - visits * right
-    rows = jnp.einsum("scn,scd->nd", errors, inputs)
+    ids = jnp.arange(size)
+    rows = jnp.einsum("scn,scd->nd", errors, inputs) * rates(ids)[:, None]
+    if input_rates is not None:
+        errors = errors * input_rates[..., None]
     gradient = jnp.einsum("scn,nd->scd", errors, nodes)
-    return gradient, _Rows(jnp.arange(size), rows), loss
+    return gradient, _Rows(ids, rows), loss
 
 
-def _pack(pairs: Bool[Array, "streams rows columns"]) -> Array:
+def _pack(pairs: Bool[Array, "streams rows columns"]) -> UInt32[Array, "streams rows words"]:
     """Each row's columns as bits of 32-bit words, which are quicker to look up than rows."""
     padding = -pairs.shape[2] % 32
     bits = jnp.pad(pairs, ((0, 0), (0, 0), (0, padding))).astype(jnp.uint32)
@@ -387,10 +413,14 @@ def _pack(pairs: Bool[Array, "streams rows columns"]) -> Array:
     return jnp.sum(bits, axis=-1, dtype=jnp.uint32)
 
 
-def _unpack(packed: Array, columns: int) -> Float[Array, "streams rows columns"]:
-    """What `_pack` packed, as 0 and 1."""
-    bits = (packed[..., None] >> _BITS[None, None, None]) & 1
-    return bits.reshape(*packed.shape[:2], -1)[..., :columns].astype(jnp.float32)
+def _unpack(
+    packed: UInt32[Array, "streams rows words"], columns: int
+) -> Float[Array, "streams columns rows"]:
+    """What `_pack` packed, as 0 and 1, its last two axes swapped."""
+    words = jnp.swapaxes(packed, 1, 2)
+    bits = (words[:, :, None] >> _BITS[None, None, :, None]) & 1  # [streams, words, 32, rows]
+    bits = bits.reshape(len(packed), -1, packed.shape[1])
+    return bits[:, :columns].astype(jnp.float32)
 
 
 def _transposed(scores: Array) -> Array:
@@ -417,11 +447,10 @@ def _total(scores, axes: Axes):
     return scores if axes.model is None else jax.lax.psum(scores, axes.model)
 
 
-def _add(table, parts: list[_Rows], *, rate, scale, axes: Axes) -> Array:
-    """Adds rate * scale * rows to a table by one scatter."""
+def _add(table, parts: list[_Rows], axes: Axes) -> Array:
+    """Adds rows to a table by one scatter."""
     ids = jnp.concatenate([part.ids.reshape(-1) for part in parts])
     rows = jnp.concatenate([part.values.reshape(-1, table.shape[1]) for part in parts])
-    rows = rows * (rate * _take(scale, ids))[:, None]
     if axes.data is not None:
         ids, rows = jax.lax.all_gather((ids, rows), axes.data, tiled=True)
     return table.at[ids].add(rows, mode="promise_in_bounds")
