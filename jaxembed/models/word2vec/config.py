@@ -78,8 +78,8 @@ class RowSGD:
 _TUNED = {
     ("skip-gram", "negative-sampling"): RowSGD(lr=0.03, damping=4.0),
     ("cbow", "negative-sampling"): RowSGD(lr=0.1, damping=2.0),
-    ("skip-gram", "hierarchical-softmax"): RowSGD(lr=0.025, positions=528),
-    ("cbow", "hierarchical-softmax"): RowSGD(lr=0.05, positions=528),
+    ("skip-gram", "hierarchical-softmax"): RowSGD(lr=0.025, positions=576),
+    ("cbow", "hierarchical-softmax"): RowSGD(lr=0.05, positions=576),
 }
 
 
@@ -121,7 +121,7 @@ def make_step(model: SkipGram | CBOW, pairs: WindowPairs, optim: RowSGD, words: 
     """Lays out an update for a corpus of so many words."""
     if model.objective == "hierarchical-softmax":
         # A tree's products grow with the columns, so its tiles are short.
-        length = 2 * pairs.window + 1
+        length = 2 * pairs.window + 2
     else:
         length = -(-4 * pairs.window // LANES) * LANES - 2 * pairs.window
     positions = min(optim.positions, max(words // UPDATES_AN_EPOCH, 1))
@@ -138,6 +138,6 @@ def make_step(model: SkipGram | CBOW, pairs: WindowPairs, optim: RowSGD, words: 
         group=optim.group,
         shared=optim.shared,
         loss_every=optim.loss_every,
-        # Two passes hold most tiles' tails, with little to spare; see `_hierarchical_softmax`.
-        slots=-(-5 * length // LANES) * LANES,
+        # What the paths of nearly every tile of English need below the top nodes.
+        slots=-(-8 * length // LANES) * LANES,
     )

@@ -103,34 +103,70 @@ def train_block(
     shards = 1 if axes.data is None else jax.lax.axis_size(axes.data)
     shard = 0 if axes.data is None else jax.lax.axis_index(axes.data)
     streams = step.streams // shards
-    first = (shard * streams + jnp.arange(streams)) * updates * step.length
+    span = updates * step.length  # positions of a stream
+    first = (shard * streams + jnp.arange(streams)) * span
+    is_tree = step.objective == "hierarchical-softmax"
 
-    def update(index, carry):
-        params, loss, pairs = carry
+    def update(carry):
+        params, loss, pairs, index, taken, taken_by_all = carry
         tile = cut(
             stream,
-            first + index * step.length,
+            first + taken,
             length=step.length,
             window=step.window,
-            by_input=step.architecture == "cbow" or step.objective != "hierarchical-softmax",
+            by_input=step.architecture == "cbow" or not is_tree,
         )
         negatives = None
         if tables.noise is not None:
             negatives = noise[index].reshape(shards, -1)[shard]
-        rate = rates[0] + (rates[1] - rates[0]) * (index / updates).astype(jnp.float32)
-        # Counted from the last, which shows if an update before it diverged.
-        is_measured = (updates - 1 - index) % step.loss_every == 0
+        progress = taken_by_all.astype(jnp.float32) / (step.streams * span).astype(jnp.float32)
+        rate = rates[0] + (rates[1] - rates[0]) * progress
+        if is_tree:
+            tile, count = _fit(tile, span - taken, tables, step)
+        else:
+            count = step.length
+        taken = taken + count
+        taken_by_all = jnp.sum(taken)
+        if axes.data is not None:
+            taken_by_all = jax.lax.psum(taken_by_all, axes.data)
+        # The last one shows if an update before it diverged.
+        is_measured = (index % step.loss_every == 0) | (taken_by_all == step.streams * span)
         params, tile_loss, tile_pairs = update_tiles(
             params, tile, negatives, rate, tables, is_measured, step=step, axes=axes
         )
-        return params, loss + tile_loss, pairs + jnp.where(is_measured, tile_pairs, 0.0)
+        pairs += jnp.where(is_measured, tile_pairs, 0.0)
+        return params, loss + tile_loss, pairs, index + 1, taken, taken_by_all
 
-    start = (params, jnp.float32(0.0), jnp.float32(0.0))
-    params, loss, pairs = jax.lax.fori_loop(0, updates, update, start)
+    zero, none = jnp.float32(0.0), jnp.int32(0)
+    start = (params, zero, zero, none, jnp.zeros(streams, jnp.int32), none)
+    params, loss, pairs, *_ = jax.lax.while_loop(
+        lambda carry: carry[-1] < step.streams * span, update, start
+    )
     if axes.data is not None:
         loss, pairs = jax.lax.psum((loss, pairs), axes.data)
     words = jnp.sum(tokens >= 0).astype(jnp.float32)
     return params, {"loss": (loss, pairs), "words": (words, jnp.float32(1.0))}
+
+
+def _fit(
+    tile: Tile, left: Int32[Array, "streams"], tables: Tables, step: Step
+) -> tuple[Tile, Int32[Array, "streams"]]:
+    """Leaves of each tile as many positions as have room in `step.slots`, but one in any case.
+
+    Paths differ in length, so streams run through the text at their own pace: the slots are full,
+    where an equal pace would leave every stream to wait for the one with the longest paths.
+    """
+    ends = jnp.cumsum(_tail_lengths(tile.centres, jnp.any(tile.pairs, axis=-1), tables), axis=-1)
+    count = jnp.maximum(jnp.sum(ends <= step.slots, axis=-1), 1)
+    count = jnp.minimum(count, left)
+    is_taken = jnp.arange(step.length)[None] < count[:, None]
+    return tile._replace(pairs=tile.pairs & is_taken[..., None]), count
+
+
+def _tail_lengths(targets, is_used, tables: Tables) -> Int32[Array, "streams targets"]:
+    """Nodes below the top ones on each target's path."""
+    starts = _take(tables.tail_offsets, targets)
+    return jnp.where(is_used, _take(tables.tail_offsets, targets + 1) - starts, 0)
 
 
 def update_tiles(
@@ -309,8 +345,8 @@ def _hierarchical_softmax(
     """Scores along the tree, the top nodes first.
 
     The paths below the top nodes are laid end to end, a tile's after one another, and handled
-    `step.slots` nodes at a time. Tiles of mostly common words need one pass; further passes see
-    the output rows that the passes before have changed.
+    `step.slots` nodes at a time. One pass is enough unless a single path is longer, see `_fit`;
+    further passes see the output rows that the passes before have changed.
     """
     parts = [
         part
@@ -348,8 +384,8 @@ def _hierarchical_softmax(
 def _lay_tails(part: _Part, tables: Tables) -> tuple[Array, Array, Array]:
     """For each target: the end of its slots, its shift from slot to entry, its pairs as bits."""
     starts = _take(tables.tail_offsets, part.targets)
-    lengths = _take(tables.tail_offsets, part.targets + 1) - starts
-    ends = jnp.cumsum(jnp.where(jnp.any(part.pairs, axis=-1), lengths, 0), axis=-1)
+    lengths = _tail_lengths(part.targets, jnp.any(part.pairs, axis=-1), tables)
+    ends = jnp.cumsum(lengths, axis=-1)
     return ends, starts - jnp.pad(ends, ((0, 0), (1, 0)))[:, :-1], _pack(part.pairs)
 
 
