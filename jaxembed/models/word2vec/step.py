@@ -107,41 +107,47 @@ def train_block(
     first = (shard * streams + jnp.arange(streams)) * span
     is_tree = step.objective == "hierarchical-softmax"
 
-    def update(carry):
-        params, loss, pairs, index, taken, taken_by_all = carry
-        tile = cut(
-            stream,
-            first + taken,
-            length=step.length,
-            window=step.window,
-            by_input=step.architecture == "cbow" or not is_tree,
-        )
+    def tile_at(taken):
+        by_input = step.architecture == "cbow" or not is_tree
+        return cut(stream, first + taken, length=step.length, window=step.window, by_input=by_input)
+
+    def update(totals, tile, index, progress, is_last):
+        params, loss, pairs = totals
         negatives = None
         if tables.noise is not None:
             negatives = noise[index].reshape(shards, -1)[shard]
-        progress = taken_by_all.astype(jnp.float32) / (step.streams * span).astype(jnp.float32)
         rate = rates[0] + (rates[1] - rates[0]) * progress
-        if is_tree:
-            tile, count = _fit(tile, span - taken, tables, step)
-        else:
-            count = step.length
+        # The last one shows if an update before it diverged.
+        is_measured = (index % step.loss_every == 0) | is_last
+        params, tile_loss, tile_pairs = update_tiles(
+            params, tile, negatives, rate, tables, is_measured, step=step, axes=axes
+        )
+        return params, loss + tile_loss, pairs + jnp.where(is_measured, tile_pairs, 0.0)
+
+    def update_at_one_pace(index, totals):
+        progress = (index / updates).astype(jnp.float32)
+        return update(totals, tile_at(index * step.length), index, progress, index == updates - 1)
+
+    def update_at_own_pace(carry):
+        totals, index, taken, taken_by_all = carry
+        progress = (taken_by_all / (step.streams * span)).astype(jnp.float32)
+        tile, count = _fit(tile_at(taken), span - taken, tables, step)
         taken = taken + count
         taken_by_all = jnp.sum(taken)
         if axes.data is not None:
             taken_by_all = jax.lax.psum(taken_by_all, axes.data)
-        # The last one shows if an update before it diverged.
-        is_measured = (index % step.loss_every == 0) | (taken_by_all == step.streams * span)
-        params, tile_loss, tile_pairs = update_tiles(
-            params, tile, negatives, rate, tables, is_measured, step=step, axes=axes
-        )
-        pairs += jnp.where(is_measured, tile_pairs, 0.0)
-        return params, loss + tile_loss, pairs, index + 1, taken, taken_by_all
+        is_last = taken_by_all == step.streams * span
+        return update(totals, tile, index, progress, is_last), index + 1, taken, taken_by_all
 
-    zero, none = jnp.float32(0.0), jnp.int32(0)
-    start = (params, zero, zero, none, jnp.zeros(streams, jnp.int32), none)
-    params, loss, pairs, *_ = jax.lax.while_loop(
-        lambda carry: carry[-1] < step.streams * span, update, start
-    )
+    totals, none = (params, jnp.float32(0.0), jnp.float32(0.0)), jnp.int32(0)
+    if is_tree:
+        carry = totals, none, jnp.zeros(streams, jnp.int32), none
+        totals, *_ = jax.lax.while_loop(
+            lambda carry: carry[-1] < step.streams * span, update_at_own_pace, carry
+        )
+    else:
+        totals = jax.lax.fori_loop(0, updates, update_at_one_pace, totals)
+    params, loss, pairs = totals
     if axes.data is not None:
         loss, pairs = jax.lax.psum((loss, pairs), axes.data)
     words = jnp.sum(tokens >= 0).astype(jnp.float32)
