@@ -24,7 +24,8 @@ from numpy.typing import ArrayLike
 from jaxembed.atomic import write_atomically
 from jaxembed.convert import word2vec
 from jaxembed.metrics.words import COSMUL_EPSILON, Method
-from jaxembed.search.exact import exact_top_k, unit_rows
+from jaxembed.search.exact import exact_top_k
+from jaxembed.search.similarity import unit_rows
 
 PathLike = str | os.PathLike[str]
 Pooling = Literal["mean", "sum", "min-max"]

@@ -1,15 +1,101 @@
 """Exact top-k search: every vector is scored, a block at a time, on the device."""
 
-from typing import Literal, get_args
+import dataclasses
+import functools
+from typing import get_args
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
+from numpy.typing import ArrayLike
 
-Metric = Literal["cosine", "dot", "euclidean"]
+from jaxembed.search.index import (
+    Index,
+    Metric,
+    Results,
+    Where,
+    allowed,
+    check_ids,
+    check_search,
+    check_vectors,
+    concatenate,
+    prepare_queries,
+    register_index,
+    report,
+    static,
+)
+from jaxembed.search.similarity import unit_rows
 
 # Expanded distances lose digits, so this many more than k are kept and measured again directly.
 SPARE_CANDIDATES = 16
+
+
+@register_index
+@dataclasses.dataclass(frozen=True, eq=False)
+class ExactIndex(Index):
+    """All vectors in float32, each of them scored by every search.
+
+    Attributes:
+        vectors: The vectors, of length 1 for the metric "cosine".
+        ids: As in `Index`.
+        metric: As in `Index`.
+    """
+
+    vectors: Float[Array, "size dim"]
+    ids: Int[Array, "size"]
+    metric: Metric = static(default="dot")
+
+    @classmethod
+    def build(
+        cls,
+        vectors: ArrayLike,
+        *,
+        metric: Metric = "dot",
+        key: jax.Array | None = None,
+        ids: ArrayLike | None = None,
+    ) -> "ExactIndex":
+        """Makes an index, as `Index.build` says; `key` is not used."""
+        rows = check_vectors(vectors, metric=metric)
+        return cls(jnp.asarray(rows), jnp.asarray(check_ids(ids, len(rows))), metric)
+
+    def search(
+        self, queries: Num[Array | np.ndarray, "queries dim"], k: int, *, where: Where = None
+    ) -> Results:
+        """Finds the k best vectors for each query, as `Index.search` says."""
+        check_search(queries, k, self.dim)
+        return _search(self, queries, where, k=k)
+
+    @property
+    def dim(self) -> int:
+        """The number of dimensions."""
+        return self.vectors.shape[1]
+
+    def _append(self, rows, ids):
+        vectors, ids = concatenate([self.vectors, rows]), concatenate([self.ids, ids])
+        return ExactIndex(jnp.asarray(vectors), jnp.asarray(ids), self.metric)
+
+    def _keep(self, positions):
+        return ExactIndex(self.vectors[positions], self.ids[positions], self.metric)
+
+    def _replace(self, positions, rows):
+        return dataclasses.replace(self, vectors=self.vectors.at[positions].set(rows))
+
+
+@functools.partial(jax.jit, static_argnames="k")
+def _search(index, queries, where, *, k):
+    """What `ExactIndex.search` returns."""
+    queries, is_finite = prepare_queries(queries, index.metric)
+    nearness, positions = exact_top_k(
+        queries,
+        index.vectors,
+        min(k, index.size),
+        # Rows and queries are of length 1 already.
+        metric="dot" if index.metric == "cosine" else index.metric,
+        where=allowed(where, index.ids),
+    )
+    return report(nearness, positions, index.ids, k, metric=index.metric, is_finite=is_finite)
 
 
 def exact_top_k(
@@ -19,6 +105,7 @@ def exact_top_k(
     *,
     metric: Metric = "dot",
     exclude: Int[Array, "queries excluded"] | None = None,
+    where: Bool[Array, "count"] | None = None,
     block_size: int = 16_384,
 ) -> tuple[Float[Array, "queries k"], Int[Array, "queries k"]]:
     """Finds the k vectors that score highest for each query, by scoring all of them.
@@ -37,6 +124,7 @@ def exact_top_k(
         k: Number of results for each query, from 1 to `count`.
         metric: "dot" is the inner product; "cosine" is that of the unit vectors, 0 where one is
             zero; "euclidean" is minus the distance.
+        where: False for vectors that no query may find.
         exclude: Ids never returned for the query of the same row; -1 stands for none.
         block_size: Vectors scored at once.
 
@@ -62,6 +150,8 @@ def exact_top_k(
         block = lax.dynamic_slice_in_dim(vectors, first, size).astype(jnp.float32)
         scores = _score(queries, block, metric, centre)  # [queries, size]
         is_candidate = (ids >= start)[None, :] & ~jnp.isnan(scores)
+        if where is not None:
+            is_candidate &= lax.dynamic_slice_in_dim(where, first, size)[None, :]
         scores = jnp.where(is_candidate, scores, -jnp.inf)
         if exclude is not None:
             columns = exclude.astype(jnp.int32) - first
@@ -81,20 +171,6 @@ def exact_top_k(
     if metric == "euclidean":
         scores, ids = _measure_again(queries, vectors, ids, k)
     return scores, ids
-
-
-def unit_rows(vectors: Float[Array, "count dim"]) -> Float[Array, "count dim"]:
-    """Scales each row to length 1 in float32.
-
-    Args:
-        vectors: Rows of any length.
-
-    Returns:
-        Rows of length 1; zero rows stay zero, so that their cosine with anything is 0.
-    """
-    vectors = vectors.astype(jnp.float32)
-    squares = jnp.sum(vectors * vectors, axis=1, keepdims=True)
-    return vectors / jnp.sqrt(jnp.where(squares == 0, 1.0, squares))
 
 
 def _score(queries, block, metric, centre):
