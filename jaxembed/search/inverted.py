@@ -166,9 +166,7 @@ def _scan(queries, coarse, probes, layout, content, offsets, decode, k, is_eucli
     return state[3], state[4]
 
 
-def _scan_round(
-    queries, lists, is_probed, room, layout, content, offsets, decode, k, is_euclidean
-):
+def _scan_round(queries, lists, is_probed, room, layout, content, offsets, decode, k, is_euclidean):
     """Scans some lists of each query, given as `[queries, wanted]`, together at most `room` pages."""
     query_count, wanted = lists.shape
     list_count = layout.first_pages.shape[0]

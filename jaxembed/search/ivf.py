@@ -298,7 +298,9 @@ def calibrate_probes(rows, centroids, metric, assignments=None) -> int:
     return int(needed[min(len(needed) - 1, int(RECALL_WANTED * len(needed)))]) + 1
 
 
-_assign = jax.jit(lambda rows, centroids, offsets: nearest_centroids(rows, centroids, offsets=offsets)[0])
+_assign = jax.jit(
+    lambda rows, centroids, offsets: nearest_centroids(rows, centroids, offsets=offsets)[0]
+)
 _near = jax.jit(
     lambda queries, rows, k, metric, exclude: exact_top_k(
         queries, rows, k, metric=metric, exclude=exclude

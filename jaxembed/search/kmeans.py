@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxembed.search.similarity import unit_rows
 
-SCORES_AT_ONCE = 1 << 20  # 4 MB: stays in a core's cache, where products are made
+SCORES_AT_ONCE = 1 << 19  # 2 MB: stays in a core's cache, where products are made
 SEEDING_SAMPLE = 24  # vectors a centroid that k-means++ draws from
 
 
@@ -50,14 +50,15 @@ def nearest_centroids(
     if offsets is None:
         offsets = -0.5 * jnp.sum(centroids * centroids, axis=1)
     count = centroids.shape[0]
-    # An index in float32 is exact to 2^24, and its minimum, unlike an argmin, is vectorised.
-    numbers = jnp.arange(count, dtype=jnp.float32)[None, :]
+    # An index in float32 is exact to 2^24, and its minimum, unlike an argmin, is vectorised; so is
+    # a reduction over the first axis.
+    numbers = jnp.arange(count, dtype=jnp.float32)[:, None]
 
     def assign(rows):
-        products = jnp.matmul(rows, centroids.T, precision=lax.Precision.HIGHEST)
-        products = products + offsets[None, :]  # [rows, count]
-        best = jnp.max(products, axis=1)
-        first = jnp.min(jnp.where(products == best[:, None], numbers, float(count)), axis=1)
+        products = jnp.matmul(centroids, rows.T, precision=lax.Precision.HIGHEST)
+        products = products + offsets[:, None]  # [count, rows]
+        best = jnp.max(products, axis=0)
+        first = jnp.min(jnp.where(products == best[None, :], numbers, float(count)), axis=0)
         return jnp.minimum(first, count - 1).astype(jnp.int32), best
 
     return map_rows(assign, vectors, max(8, SCORES_AT_ONCE // count))
@@ -87,6 +88,7 @@ def kmeans(
     iterations: int = 25,
     spherical: bool = False,
     sample: int | None = None,
+    start: Float[Array, "count dim"] | None = None,
 ) -> Clusters:
     """Clusters vectors around `count` centroids.
 
@@ -104,6 +106,7 @@ def kmeans(
             vectors.
         sample: Train on so many random vectors, at least 1; None trains on all. Assignments and
             objective are of all vectors.
+        start: Centroids to start from, in place of k-means++.
 
     Returns:
         Centroids, assignments and objective.
@@ -117,19 +120,22 @@ def kmeans(
         raise ValueError(
             f"count is {count} and iterations is {iterations}: wanted at least 1 and 0."
         )
-    return _kmeans(vectors, key, count, iterations, spherical, sample)
+    return _kmeans(vectors, key, start, count, iterations, spherical, sample)
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
-def _kmeans(vectors, key, count, iterations, spherical, sample):
+@functools.partial(jax.jit, static_argnums=(3, 4, 5, 6))
+def _kmeans(vectors, key, start, count, iterations, spherical, sample):
     vectors = vectors.astype(jnp.float32)
     sample_key, seed_key, split_key = jax.random.split(key, 3)
     # Products of far-away vectors lose digits, so distances are taken around the mean.
     centre = jnp.zeros_like(vectors[0]) if spherical else jnp.mean(vectors, axis=0)
     vectors = vectors - centre[None, :]
     trained = _draw(vectors, sample, sample_key)
-    seeds = _draw(trained, SEEDING_SAMPLE * count, seed_key)
-    centroids = _plus_plus(seeds, count, seed_key)
+    if start is None:
+        seeds = _draw(trained, SEEDING_SAMPLE * count, seed_key)
+        centroids = _plus_plus(seeds, count, seed_key)
+    else:
+        centroids = start - centre[None, :]
     offsets = jnp.zeros(count) if spherical else None
     squares = jnp.sum(trained * trained, axis=1)
 
