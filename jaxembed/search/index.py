@@ -17,7 +17,7 @@ from jaxembed.search import storage
 from jaxembed.search.similarity import unit_rows
 
 Metric = Literal["dot", "cosine", "euclidean"]
-Where = Bool[Array | np.ndarray, "size"] | tuple[Any, Any] | None
+Where = Bool[Array | np.ndarray, "mask"] | tuple[Any, Any] | None
 Results = tuple[Float[Array, "queries k"], Int[Array, "queries k"]]
 PathLike = str | os.PathLike[str]
 LARGEST_ID = np.iinfo(np.int32).max
@@ -436,7 +436,7 @@ def allowed(where: Where, ids: Int[Array, "size"]) -> Bool[Array, "size"] | None
 def report(
     nearness: Float[Array, "queries found"],
     positions: Int[Array, "queries found"],
-    ids: Int[Array, "size"],
+    ids: Int[Array, "size"] | None,
     k: int,
     *,
     metric: Metric,
@@ -448,7 +448,7 @@ def report(
         nearness: Best first, larger is better: for euclidean minus the distance. -inf where nothing
             was found.
         positions: Places in `ids`; any value where the nearness is -inf.
-        ids: The ids of the index.
+        ids: The ids of the index; None reports the positions themselves.
         k: How many results are wanted, more or fewer than were found.
         metric: What the scores shall mean.
         is_finite: False for queries that find nothing.
@@ -465,7 +465,7 @@ def report(
     worst = jnp.inf if metric == "euclidean" else -jnp.inf
     # Adding 0 makes a distance of -0 a plain 0.
     scores = 0.0 - nearness if metric == "euclidean" else nearness
-    found = ids[jnp.where(is_missing, 0, positions)]
+    found = positions if ids is None else ids[jnp.where(is_missing, 0, positions)]
     return jnp.where(is_missing, worst, scores), jnp.where(is_missing, -1, found)
 
 
