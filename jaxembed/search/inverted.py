@@ -1,9 +1,9 @@
 """Inverted lists cut into pages of one size, and a scan that scores them in matrix products.
 
-A list takes as many pages as it needs, so that no list is padded to the longest. A scan goes through
-the lists rather than the queries: all queries that probe a list are scored against each of its pages
-in one product. It keeps the best score of every block of 16 vectors; the k best blocks of a query
-hold its k best vectors, and only these are scored again one by one.
+A list takes as many pages as it needs, so that no list is padded to the longest. A scan goes
+through the lists rather than the queries: all queries that probe a list are scored against each of
+its pages in one product. It keeps the best score of every block of 16 vectors; the k best blocks of
+a query hold its k best vectors, and only these are scored again one by one.
 """
 
 from collections.abc import Callable
@@ -167,7 +167,7 @@ def _scan(queries, coarse, probes, layout, content, offsets, decode, k, is_eucli
 
 
 def _scan_round(queries, lists, is_probed, room, layout, content, offsets, decode, k, is_euclidean):
-    """Scans some lists of each query, given as `[queries, wanted]`, together at most `room` pages."""
+    """Scans some lists `[queries, wanted]` of each query, together at most `room` pages."""
     query_count, wanted = lists.shape
     list_count = layout.first_pages.shape[0]
     page_count, page = layout.slots.shape

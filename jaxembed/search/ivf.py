@@ -1,7 +1,7 @@
-"""IVFIndex: vectors in inverted lists around k-means centroids, of which a search scans the nearest."""
+"""IVFIndex: vectors in lists around k-means centroids, of which a search scans the nearest."""
 
 import dataclasses
-from typing import Self
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -80,7 +80,7 @@ class IVFIndex(Index):
         probes: int | None = None,
         centroids: ArrayLike | None = None,
         iterations: int = 10,
-    ) -> Self:
+    ) -> "IVFIndex":
         """Clusters the vectors and lays out their lists; not traceable.
 
         Args:
@@ -110,7 +110,8 @@ class IVFIndex(Index):
             probes = calibrate_probes(rows, found, metric)
         elif probes < 1:
             raise ValueError(f"probes is {probes}: it must be at least 1.")
-        return _assemble(cls, rows, ids, found, centre, probes, metric)
+        assignments = assign_lists(rows, found, metric)
+        return assemble_ivf(cls, rows, assignments, ids, found, centre, probes, metric)
 
     def search(
         self,
@@ -135,22 +136,8 @@ class IVFIndex(Index):
             ValueError: If k is below 1 or shapes disagree.
         """
         check_search(queries, k, self.dim)
-        queries, is_finite = prepare_queries(queries, self.metric)
-        queries = queries - self.centre[None, :]
-        is_euclidean = self.metric == "euclidean"
-        nearness, slots = scan_lists(
-            queries,
-            coarse_nearness(queries, self.centroids, self.metric),
-            jnp.asarray(self.probes if probes is None else probes, jnp.int32),
-            layout_of(self),
-            self.vectors,
-            slot_offsets(self.slots, self.half_squares, allowed(where, self.ids)),
-            lambda stored, lists: stored,
-            k,
-            is_euclidean=is_euclidean,
-        )
-        nearness, positions = in_order_of_position(nearness, self.slots.reshape(-1)[slots])
-        return report(nearness, positions, self.ids, k, metric=self.metric, is_finite=is_finite)
+        probes = self.probes if probes is None else probes
+        return _search(self, queries, where, probes, k=k)
 
     @property
     def dim(self) -> int:
@@ -161,22 +148,30 @@ class IVFIndex(Index):
         """The vectors in the order of `ids`, of length 1 for cosine; on the host."""
         return unpack(self.slots, self.vectors, self.size) + np.asarray(self.centre)
 
-    def _append(self, rows: np.ndarray, ids: np.ndarray) -> Self:
-        rows = concatenate([unpack(self.slots, self.vectors, self.size), rows - self.centre])
-        return self._again(rows, concatenate([self.ids, ids]))
+    def assignments(self) -> Int[np.ndarray, "size"]:
+        """The list of each vector, in the order of `ids`; on the host."""
+        return lists_of(self)
 
-    def _keep(self, positions: np.ndarray) -> Self:
-        rows = unpack(self.slots, self.vectors, self.size)[positions]
-        return self._again(rows, np.asarray(self.ids)[positions])
-
-    def _again(self, rows, ids):
-        return _assemble(
-            type(self), rows, ids, self.centroids, self.centre, self.probes, self.metric
+    def _append(self, rows: np.ndarray, ids: np.ndarray) -> "IVFIndex":
+        rows = rows - np.asarray(self.centre)
+        return self._again(
+            concatenate([unpack(self.slots, self.vectors, self.size), rows]),
+            concatenate([lists_of(self), assign_lists(rows, self.centroids, self.metric)]),
+            concatenate([self.ids, ids]),
         )
 
+    def _keep(self, positions: np.ndarray) -> "IVFIndex":
+        rows = unpack(self.slots, self.vectors, self.size)[positions]
+        return self._again(rows, lists_of(self)[positions], np.asarray(self.ids)[positions])
 
-def _assemble(cls, rows, ids, centroids, centre, probes, metric):
-    layout = lay_out(assign_lists(rows, centroids, metric), centroids.shape[0])
+    def _again(self, rows, lists, ids):
+        fields = self.centroids, self.centre, self.probes, self.metric
+        return assemble_ivf(type(self), rows, lists, ids, *fields)
+
+
+def assemble_ivf(cls, rows, assignments, ids, centroids, centre, probes, metric):
+    """Lays out an index whose parts are known."""
+    layout = lay_out(assignments, centroids.shape[0])
     vectors = fill(layout, rows)
     half = 0.5 * (vectors * vectors).sum(axis=2) if metric == "euclidean" else None
     return cls(
@@ -191,6 +186,26 @@ def _assemble(cls, rows, ids, centroids, centre, probes, metric):
     )
 
 
+@functools.partial(jax.jit, static_argnames="k")
+def _search(index, queries, where, probes, *, k):
+    queries, is_finite = prepare_queries(queries, index.metric)
+    queries = queries - index.centre[None, :]
+    is_euclidean = index.metric == "euclidean"
+    nearness, slots = scan_lists(
+        queries,
+        coarse_nearness(queries, index.centroids, index.metric),
+        jnp.asarray(probes, jnp.int32),
+        layout_of(index),
+        index.vectors,
+        slot_offsets(index.slots, index.half_squares, allowed(where, index.ids)),
+        lambda stored, lists: stored,
+        k,
+        is_euclidean=is_euclidean,
+    )
+    nearness, positions = in_order_of_position(nearness, index.slots.reshape(-1)[slots])
+    return report(nearness, positions, index.ids, k, metric=index.metric, is_finite=is_finite)
+
+
 def layout_fields(layout: Layout) -> dict:
     """The fields of an index that hold its layout, on the device."""
     fields = layout._asdict()
@@ -201,6 +216,12 @@ def layout_fields(layout: Layout) -> dict:
 def layout_of(index) -> Layout:
     """The layout that an index holds in its fields."""
     return Layout(*(getattr(index, name) for name in Layout._fields))
+
+
+def lists_of(index) -> Int[np.ndarray, "size"]:
+    """The list of each vector of an index that keeps each in one list; on the host."""
+    lists = np.broadcast_to(np.asarray(index.page_lists)[:, None], index.slots.shape)
+    return unpack(index.slots, lists, index.size)
 
 
 def centred(rows: np.ndarray, metric: Metric) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Literal, Self
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,7 @@ from jaxembed.search.ivf import (
     coarse_nearness,
     layout_fields,
     layout_of,
+    lists_of,
     make_centroids,
     slot_offsets,
     unpack,
@@ -282,7 +283,7 @@ class PQIndex(Index):
         rotation: Rotation = "none",
         codebooks: ArrayLike | None = None,
         iterations: int = 25,
-    ) -> Self:
+    ) -> "PQIndex":
         """Trains codebooks and encodes the vectors; not traceable.
 
         Args:
@@ -318,30 +319,14 @@ class PQIndex(Index):
         else:
             books = check_codebooks(codebooks, rows.shape[1])
         codes = pack_codes(_encode(jnp.asarray(rotated), books), _bits(books))
-        return _assemble_pq(cls, codes, ids, books, matrix, centre, metric)
+        return assemble_pq(cls, codes, ids, books, matrix, centre, metric)
 
     def search(
         self, queries: Num[Array | np.ndarray, "queries dim"], k: int, *, where: Where = None
     ) -> Results:
         """Finds the k vectors whose decoded form is best; as of every index."""
         check_search(queries, k, self.dim)
-        queries, is_finite = prepare_queries(queries, self.metric)
-        queries = _turned(queries - self.centre[None, :], self.rotation)
-        nearness, slots = scan_lists(
-            queries,
-            jnp.zeros((queries.shape[0], 1), jnp.float32),
-            jnp.asarray(1, jnp.int32),
-            layout_of(self),
-            self.codes,
-            slot_offsets(self.slots, self.half_squares, allowed(where, self.ids)),
-            lambda stored, lists: decode(
-                unpack_codes(stored, self.codebooks), self.codebooks, self.dim
-            ),
-            k,
-            is_euclidean=self.metric == "euclidean",
-        )
-        nearness, positions = in_order_of_position(nearness, self.slots.reshape(-1)[slots])
-        return report(nearness, positions, self.ids, k, metric=self.metric, is_finite=is_finite)
+        return _search_codes(self, queries, where, k=k)
 
     @property
     def dim(self) -> int:
@@ -350,29 +335,52 @@ class PQIndex(Index):
 
     def rows(self) -> Float[np.ndarray, "size dim"]:
         """The decoded vectors in the order of `ids`; on the host."""
-        codes = jnp.asarray(self._codes())
+        codes = jnp.asarray(self.packed())
         decoded = decode(unpack_codes(codes, self.codebooks), self.codebooks, self.dim)
         back = None if self.rotation is None else self.rotation.T
         return np.asarray(_turned(decoded, back)) + np.asarray(self.centre)
 
-    def _codes(self):
+    def packed(self) -> UInt8[np.ndarray, "size bytes"]:
+        """The packed codes in the order of `ids`; on the host."""
         return unpack(self.slots, self.codes, self.size)
 
-    def _append(self, rows: np.ndarray, ids: np.ndarray) -> Self:
+    def _append(self, rows: np.ndarray, ids: np.ndarray) -> "PQIndex":
         rotated = _turned(jnp.asarray(rows) - self.centre[None, :], self.rotation)
         codes = pack_codes(_encode(rotated, self.codebooks), _bits(self.codebooks))
-        return self._again(concatenate([self._codes(), codes]), concatenate([self.ids, ids]))
+        return self._again(concatenate([self.packed(), codes]), concatenate([self.ids, ids]))
 
-    def _keep(self, positions: np.ndarray) -> Self:
-        return self._again(self._codes()[positions], np.asarray(self.ids)[positions])
+    def _keep(self, positions: np.ndarray) -> "PQIndex":
+        return self._again(self.packed()[positions], np.asarray(self.ids)[positions])
 
     def _again(self, codes, ids):
-        return _assemble_pq(
+        return assemble_pq(
             type(self), codes, ids, self.codebooks, self.rotation, self.centre, self.metric
         )
 
 
-def _assemble_pq(cls, codes, ids, books, matrix, centre, metric):
+@functools.partial(jax.jit, static_argnames="k")
+def _search_codes(index, queries, where, *, k):
+    queries, is_finite = prepare_queries(queries, index.metric)
+    queries = _turned(queries - index.centre[None, :], index.rotation)
+    nearness, slots = scan_lists(
+        queries,
+        jnp.zeros((queries.shape[0], 1), jnp.float32),
+        jnp.asarray(1, jnp.int32),
+        layout_of(index),
+        index.codes,
+        slot_offsets(index.slots, index.half_squares, allowed(where, index.ids)),
+        lambda stored, lists: decode(
+            unpack_codes(stored, index.codebooks), index.codebooks, index.dim
+        ),
+        k,
+        is_euclidean=index.metric == "euclidean",
+    )
+    nearness, positions = in_order_of_position(nearness, index.slots.reshape(-1)[slots])
+    return report(nearness, positions, index.ids, k, metric=index.metric, is_finite=is_finite)
+
+
+def assemble_pq(cls, codes, ids, books, matrix, centre, metric):
+    """Lays out an index whose parts are known."""
     layout = lay_out(np.zeros(len(codes), np.int32), 1)
     stored = fill(layout, codes)
     half = None
@@ -443,7 +451,7 @@ class IVFPQIndex(Index):
         centroids: ArrayLike | None = None,
         codebooks: ArrayLike | None = None,
         iterations: int = 25,
-    ) -> Self:
+    ) -> "IVFPQIndex":
         """Clusters the vectors, trains codebooks of the residuals and encodes; not traceable.
 
         Args:
@@ -490,7 +498,7 @@ class IVFPQIndex(Index):
             books = check_codebooks(codebooks, rows.shape[1])
         codes = pack_codes(_encode(jnp.asarray(rotated), books), _bits(books))
         found = _turned(found, matrix)
-        return _assemble_ivfpq(
+        return assemble_ivfpq(
             cls, codes, assignments, ids, found, books, matrix, centre, probes, metric
         )
 
@@ -517,21 +525,8 @@ class IVFPQIndex(Index):
             ValueError: If k is below 1 or shapes disagree.
         """
         check_search(queries, k, self.dim)
-        queries, is_finite = prepare_queries(queries, self.metric)
-        queries = _turned(queries - self.centre[None, :], self.rotation)
-        nearness, slots = scan_lists(
-            queries,
-            coarse_nearness(queries, self.centroids, self.metric),
-            jnp.asarray(self.probes if probes is None else probes, jnp.int32),
-            layout_of(self),
-            self.codes,
-            slot_offsets(self.slots, self.half_squares, allowed(where, self.ids)),
-            lambda stored, lists: decode_residuals(stored, lists, self.codebooks, self.centroids),
-            k,
-            is_euclidean=self.metric == "euclidean",
-        )
-        nearness, positions = in_order_of_position(nearness, self.slots.reshape(-1)[slots])
-        return report(nearness, positions, self.ids, k, metric=self.metric, is_finite=is_finite)
+        probes = self.probes if probes is None else probes
+        return _search_lists(self, queries, where, probes, k=k)
 
     @property
     def dim(self) -> int:
@@ -540,39 +535,61 @@ class IVFPQIndex(Index):
 
     def rows(self) -> Float[np.ndarray, "size dim"]:
         """The decoded vectors in the order of `ids`; on the host."""
-        codes, lists = self._parts()
+        codes, lists = self.packed(), self.assignments()
         decoded = decode_residuals(
             jnp.asarray(codes)[:, None], jnp.asarray(lists), self.codebooks, self.centroids
         )[:, 0]
         back = None if self.rotation is None else self.rotation.T
         return np.asarray(_turned(decoded, back)) + np.asarray(self.centre)
 
-    def _parts(self):
-        """Codes and lists in the order of `ids`."""
-        lists = np.broadcast_to(np.asarray(self.page_lists)[:, None], self.slots.shape)
-        return unpack(self.slots, self.codes, self.size), unpack(self.slots, lists, self.size)
+    def packed(self) -> UInt8[np.ndarray, "size bytes"]:
+        """The packed codes in the order of `ids`; on the host."""
+        return unpack(self.slots, self.codes, self.size)
 
-    def _append(self, rows: np.ndarray, ids: np.ndarray) -> Self:
+    def assignments(self) -> Int[np.ndarray, "size"]:
+        """The list of each vector, in the order of `ids`; on the host."""
+        return lists_of(self)
+
+    def _append(self, rows: np.ndarray, ids: np.ndarray) -> "IVFPQIndex":
         rotated = _turned(jnp.asarray(rows) - self.centre[None, :], self.rotation)
         assigned = assign_lists(rotated, self.centroids, self.metric)
         codes = _encode(rotated - self.centroids[assigned], self.codebooks)
-        old_codes, old_lists = self._parts()
         return self._again(
-            concatenate([old_codes, pack_codes(codes, _bits(self.codebooks))]),
-            concatenate([old_lists, assigned]),
+            concatenate([self.packed(), pack_codes(codes, _bits(self.codebooks))]),
+            concatenate([self.assignments(), assigned]),
             concatenate([self.ids, ids]),
         )
 
-    def _keep(self, positions: np.ndarray) -> Self:
-        codes, lists = self._parts()
+    def _keep(self, positions: np.ndarray) -> "IVFPQIndex":
+        codes, lists = self.packed(), self.assignments()
         return self._again(codes[positions], lists[positions], np.asarray(self.ids)[positions])
 
     def _again(self, codes, lists, ids):
         fields = self.centroids, self.codebooks, self.rotation, self.centre
-        return _assemble_ivfpq(type(self), codes, lists, ids, *fields, self.probes, self.metric)
+        return assemble_ivfpq(type(self), codes, lists, ids, *fields, self.probes, self.metric)
 
 
-def _assemble_ivfpq(cls, codes, assignments, ids, centroids, books, matrix, centre, probes, metric):
+@functools.partial(jax.jit, static_argnames="k")
+def _search_lists(index, queries, where, probes, *, k):
+    queries, is_finite = prepare_queries(queries, index.metric)
+    queries = _turned(queries - index.centre[None, :], index.rotation)
+    nearness, slots = scan_lists(
+        queries,
+        coarse_nearness(queries, index.centroids, index.metric),
+        jnp.asarray(probes, jnp.int32),
+        layout_of(index),
+        index.codes,
+        slot_offsets(index.slots, index.half_squares, allowed(where, index.ids)),
+        lambda stored, lists: decode_residuals(stored, lists, index.codebooks, index.centroids),
+        k,
+        is_euclidean=index.metric == "euclidean",
+    )
+    nearness, positions = in_order_of_position(nearness, index.slots.reshape(-1)[slots])
+    return report(nearness, positions, index.ids, k, metric=index.metric, is_finite=is_finite)
+
+
+def assemble_ivfpq(cls, codes, assignments, ids, centroids, books, matrix, centre, probes, metric):
+    """Lays out an index whose parts are known."""
     layout = lay_out(assignments, centroids.shape[0])
     stored = fill(layout, codes)
     half = None

@@ -1,7 +1,7 @@
 """ScannIndex: a tree of lists, score-aware codes and rescoring, as ScaNN's whole pipeline."""
 
 import dataclasses
-from typing import Self
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,6 @@ from jaxembed.search.ivf import (
     layout_of,
     make_centroids,
     slot_offsets,
-    unpack,
 )
 from jaxembed.search.kmeans import map_rows
 from jaxembed.search.product import (
@@ -114,7 +113,7 @@ class ScannIndex(Index):
         rescore: int = 10,
         centroids: ArrayLike | None = None,
         iterations: int = 10,
-    ) -> Self:
+    ) -> "ScannIndex":
         """Clusters the vectors, spills them, and trains and chooses score-aware codes.
 
         Args:
@@ -199,28 +198,8 @@ class ScannIndex(Index):
         rescore = self.rescore if rescore is None else rescore
         if rescore < 1:
             raise ValueError(f"rescore is {rescore}: it must be at least 1.")
-        queries, is_finite = prepare_queries(queries, self.metric)
-        queries = queries - self.centre[None, :]
-        copies = 1 if self.spill is None else 2
-        nearness, slots = scan_lists(
-            queries,
-            coarse_nearness(queries, self.centroids, self.metric),
-            jnp.asarray(self.probes if probes is None else probes, jnp.int32),
-            layout_of(self),
-            self.codes,
-            slot_offsets(self.slots, self.half_squares, allowed(where, self.ids)),
-            lambda stored, lists: decode_residuals(stored, lists, self.codebooks, self.centroids),
-            k * rescore * copies,
-            is_euclidean=self.metric == "euclidean",
-        )
-        positions = jnp.where(nearness == -jnp.inf, self.size, self.slots.reshape(-1)[slots])
-        if copies == 2:
-            positions = _distinct(positions, self.size, k * rescore)
-        nearness, positions = _score_again(
-            queries, self.vectors, positions, k, self.metric == "euclidean"
-        )
-        nearness, positions = in_order_of_position(nearness, positions)
-        return report(nearness, positions, self.ids, k, metric=self.metric, is_finite=is_finite)
+        probes = self.probes if probes is None else probes
+        return _search(self, queries, where, probes, k=k, rescore=rescore)
 
     @property
     def dim(self) -> int:
@@ -236,7 +215,7 @@ class ScannIndex(Index):
         codes = np.asarray(self.codes).reshape(len(slots), -1)[order]
         return lists.reshape(self.size, -1), codes.reshape(self.size, -1, codes.shape[1])
 
-    def _append(self, rows: np.ndarray, ids: np.ndarray) -> Self:
+    def _append(self, rows: np.ndarray, ids: np.ndarray) -> "ScannIndex":
         rows = rows - np.asarray(self.centre)
         assigned = _assign(rows, self.centroids, self.metric, self.spill)
         codes = _encode_entries(rows, assigned, self.centroids, self.codebooks, self.weight)
@@ -248,7 +227,7 @@ class ScannIndex(Index):
             concatenate([old, codes]),
         )
 
-    def _keep(self, positions: np.ndarray) -> Self:
+    def _keep(self, positions: np.ndarray) -> "ScannIndex":
         lists, codes = self._entries()
         rows, ids = np.asarray(self.vectors)[positions], np.asarray(self.ids)[positions]
         return self._again(rows, ids, lists[positions], codes[positions])
@@ -257,6 +236,32 @@ class ScannIndex(Index):
         options = {name: getattr(self, name) for name in ("probes", "rescore", "weight", "spill")}
         fields = self.centroids, self.codebooks, self.centre, options, self.metric
         return _assemble(type(self), rows, ids, lists, codes, *fields)
+
+
+@functools.partial(jax.jit, static_argnames=("k", "rescore"))
+def _search(index, queries, where, probes, *, k, rescore):
+    queries, is_finite = prepare_queries(queries, index.metric)
+    queries = queries - index.centre[None, :]
+    copies = 1 if index.spill is None else 2
+    nearness, slots = scan_lists(
+        queries,
+        coarse_nearness(queries, index.centroids, index.metric),
+        jnp.asarray(probes, jnp.int32),
+        layout_of(index),
+        index.codes,
+        slot_offsets(index.slots, index.half_squares, allowed(where, index.ids)),
+        lambda stored, lists: decode_residuals(stored, lists, index.codebooks, index.centroids),
+        k * rescore * copies,
+        is_euclidean=index.metric == "euclidean",
+    )
+    positions = jnp.where(nearness == -jnp.inf, index.size, index.slots.reshape(-1)[slots])
+    if copies == 2:
+        positions = _distinct(positions, index.size, k * rescore)
+    nearness, positions = _score_again(
+        queries, index.vectors, positions, k, index.metric == "euclidean"
+    )
+    nearness, positions = in_order_of_position(nearness, positions)
+    return report(nearness, positions, index.ids, k, metric=index.metric, is_finite=is_finite)
 
 
 def _assemble(cls, rows, ids, assignments, codes, centroids, books, centre, options, metric):
