@@ -72,11 +72,11 @@ def read_faiss(path: PathLike, *, metric: Metric | None = None) -> Index:
     if not os.path.exists(path):
         raise FileNotFoundError(f"There is no file {os.fspath(path)}.")
     try:
-        found = faiss.downcast_index(faiss.read_index(os.fspath(path)))
+        whole = faiss.read_index(os.fspath(path))  # owns the indices inside it
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{os.fspath(path)} is no whole faiss index: {reason}") from error
-    ids, matrix = None, None
+    found, ids, matrix = faiss.downcast_index(whole), None, None
     if isinstance(found, faiss.IndexIDMap):
         ids = faiss.vector_to_array(found.id_map)
         found = faiss.downcast_index(found.index)
@@ -85,7 +85,7 @@ def read_faiss(path: PathLike, *, metric: Metric | None = None) -> Index:
         found = faiss.downcast_index(found.index)
     metric = _metric_of(faiss, found, metric, path)
     if isinstance(found, faiss.IndexFlat) and matrix is None:
-        rows = faiss.rev_swig_ptr(found.get_xb(), found.ntotal * found.d).reshape(-1, found.d)
+        rows = found.reconstruct_n(0, found.ntotal)
         return _checked(ExactIndex.build(rows, metric=metric, ids=ids), rows, metric, path)
     if isinstance(found, faiss.IndexScalarQuantizer) and matrix is None:
         return _to_int8(faiss, found, ids, metric, path)
@@ -184,9 +184,10 @@ def _with_ids(faiss, written, index):
     ids = np.asarray(index.ids).astype(np.int64)
     if (ids == np.arange(len(ids))).all():
         return written
+    written.ntotal = 0  # faiss wraps empty indices only
     wrapped = faiss.IndexIDMap2(written)
     faiss.copy_array_to_vector(ids, wrapped.id_map)
-    wrapped.ntotal = len(ids)
+    written.ntotal = wrapped.ntotal = len(ids)
     wrapped.construct_rev_map()
     written.this.disown()
     wrapped.own_fields = True
@@ -307,7 +308,7 @@ def _to_ivfpq(faiss, found, ids, matrix, metric):
         pack_codes(_unpacked(codes, found.pq), found.pq.nbits),
         lists,
         _ids(numbers, len(codes)),
-        _centroids(faiss, found)[:, :dim],
+        jnp.asarray(_centroids(faiss, found)[:, :dim]),
         _books(faiss, found),
         _turn(matrix),
         np.zeros(dim, np.float32),
