@@ -118,20 +118,26 @@ def read_directory(path: PathLike) -> tuple[str, dict[str, Any], dict[str, np.nd
 
 def _classes() -> dict[str, type["Index"]]:
     """All kinds of index by name; imported here because they import this file."""
+    from jaxembed.search.binary import BinaryIndex, RabitqIndex
     from jaxembed.search.exact import ExactIndex
     from jaxembed.search.hashing import LSHIndex
     from jaxembed.search.ivf import IVFIndex
     from jaxembed.search.product import IVFPQIndex, PQIndex
+    from jaxembed.search.scalar import Int4Index, Int8Index
     from jaxembed.search.scann import ScannIndex
     from jaxembed.search.tree import BallTreeIndex
 
     classes = [
         BallTreeIndex,
+        BinaryIndex,
         ExactIndex,
         IVFIndex,
         IVFPQIndex,
+        Int4Index,
+        Int8Index,
         LSHIndex,
         PQIndex,
+        RabitqIndex,
         ScannIndex,
     ]
     return {cls.__name__: cls for cls in classes}
