@@ -105,7 +105,8 @@ class IVFIndex(Index):
         ids = check_ids(ids, len(rows))
         rows, centre = centred(rows, metric)
         given = None if centroids is None else check_centroids(centroids, centre, rows.shape[1])
-        found = make_centroids(rows, metric, key, lists, given, iterations)
+        spherical = metric == "cosine"
+        found = make_centroids(rows, key, lists, given, iterations, spherical=spherical)
         if probes is None:
             probes = calibrate_probes(rows, found, metric)
         elif probes < 1:
@@ -242,7 +243,7 @@ def check_centroids(centroids, centre, dim):
     return centroids - centre
 
 
-def make_centroids(rows, metric, key, lists, given, iterations):
+def make_centroids(rows, key, lists, given, iterations, *, spherical=False):
     """Centroids of inverted lists, by k-means unless they are given."""
     if given is not None:
         return jnp.asarray(given)
@@ -256,7 +257,7 @@ def make_centroids(rows, metric, key, lists, given, iterations):
         lists,
         key=jax.random.key(0) if key is None else key,
         iterations=iterations,
-        spherical=metric == "cosine",
+        spherical=spherical,
         sample=TRAINING_SAMPLE * lists,
     ).centroids
 

@@ -482,7 +482,8 @@ class IVFPQIndex(Index):
         parts = default_parts(rows.shape[1]) if parts is None else parts
         check_parts(parts, bits, rows.shape[1])
         given = None if centroids is None else check_centroids(centroids, centre, rows.shape[1])
-        found = make_centroids(rows, metric, list_key, lists, given, 10)
+        # Means, not scaled to length 1 for cosine: what is left to encode is smaller.
+        found = make_centroids(rows, list_key, lists, given, 10)
         assignments = assign_lists(rows, found, metric)
         if probes is None:
             probes = calibrate_probes(rows, found, metric, assignments[:, None])

@@ -154,7 +154,8 @@ class ScannIndex(Index):
         key = jax.random.key(0) if key is None else key
         list_key, book_key, tune_key = jax.random.split(key, 3)
         given = None if centroids is None else check_centroids(centroids, centre, dim)
-        found = make_centroids(rows, metric, list_key, lists, given, 10)
+        # Means, not scaled to length 1 for cosine: what is left to encode is smaller.
+        found = make_centroids(rows, list_key, lists, given, 10)
         assignments = _assign(rows, found, metric, spill)
         if probes is None:
             probes = calibrate_probes(rows, found, metric, assignments)
