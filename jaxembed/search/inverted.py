@@ -21,6 +21,7 @@ LISTS_A_ROUND = 32
 QUERIES_AT_ONCE = 1024
 ITEMS_A_STEP = 32
 NUMBERS_AT_ONCE = 1 << 21
+SCORES_KEPT = 1 << 23  # 32 MB
 
 
 class Layout(NamedTuple):
@@ -120,7 +121,15 @@ def scan_lists(
     def scan(parts):
         return _scan(*parts, probes, layout, content, offsets, decode, k, is_euclidean)
 
-    return map_rows(scan, (queries, coarse), QUERIES_AT_ONCE)
+    scores = _room(layout) * layout.slots.shape[1] // BLOCK  # that are kept for a query
+    return map_rows(scan, (queries, coarse), min(QUERIES_AT_ONCE, max(32, SCORES_KEPT // scores)))
+
+
+def _room(layout):
+    """How many pages of a query a round takes: those of the longest list, or of 32 mean ones."""
+    list_count = layout.first_pages.shape[0]
+    wanted = min(list_count, LISTS_A_ROUND)
+    return max(layout.longest, -(-wanted * layout.slots.shape[0] // list_count))
 
 
 def _scan(queries, coarse, probes, layout, content, offsets, decode, k, is_euclidean):
@@ -128,7 +137,7 @@ def _scan(queries, coarse, probes, layout, content, offsets, decode, k, is_eucli
     query_count, list_count = coarse.shape
     page_count = layout.slots.shape[0]
     wanted = min(list_count, LISTS_A_ROUND)
-    room = max(layout.longest, -(-wanted * page_count // list_count))
+    room = _room(layout)
     numbers = jnp.arange(list_count, dtype=jnp.int32)[None, :]
     probes = jnp.minimum(jnp.asarray(probes, jnp.int32), list_count)
     found = min(k, page_count * layout.slots.shape[1])
