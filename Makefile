@@ -22,6 +22,7 @@ peers: $(VENV)-peers/.peers
 
 bench: $(VENV)-peers/.peers
 	$(VENV)-peers/bin/python -m experiments.benchmarks.word2vec_speed
+	$(VENV)-peers/bin/python -m experiments.benchmarks.search_exact
 
 $(VENV)/.experiments: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxembed.atomic import write_atomically
 from jaxembed.convert.word2vec import (
     write_glove_text,
     write_word2vec_binary,
@@ -33,10 +34,39 @@ from jaxembed.run import (
     ship_run,
     train_recipe,
 )
+from jaxembed.search import (
+    BallTreeIndex,
+    BinaryIndex,
+    ExactIndex,
+    Int4Index,
+    Int8Index,
+    IVFIndex,
+    IVFPQIndex,
+    LSHIndex,
+    PQIndex,
+    RabitqIndex,
+    ScannIndex,
+    load_index,
+)
 from jaxembed.train import Interrupted
 from jaxembed.vectors import KeyedVectors
 
 FAILED, MISUSED = 1, 2
+INDICES = {
+    "exact": ExactIndex,
+    "ivf": IVFIndex,
+    "pq": PQIndex,
+    "ivfpq": IVFPQIndex,
+    "scann": ScannIndex,
+    "int8": Int8Index,
+    "int4": Int4Index,
+    "binary": BinaryIndex,
+    "rabitq": RabitqIndex,
+    "lsh": LSHIndex,
+    "tree": BallTreeIndex,
+}
+# A search with one shape of queries is compiled once.
+QUERIES_AT_ONCE = 1024
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -254,6 +284,73 @@ def _ship(options: argparse.Namespace) -> None:
     print(f"{ship_run(options.run, options.out)} holds what is needed to load and reproduce.")
 
 
+def _index(options: argparse.Namespace) -> None:
+    import jax
+
+    rows = _read_matrix(options.vectors)
+    ids = None if options.ids is None else _read_array(options.ids)
+    started = time.monotonic()
+    index = INDICES[options.kind].build(
+        rows, metric=options.metric, key=jax.random.key(options.seed), ids=ids
+    )
+    index.save(options.out)
+    print(
+        f"{index.size:,} vectors of {index.dim} numbers in {options.out}: {options.kind}, "
+        f"{options.metric}, {index.memory_bytes():,} bytes, {time.monotonic() - started:.1f} s"
+    )
+
+
+def _search(options: argparse.Namespace) -> None:
+    import numpy as np
+
+    if options.k < 1:
+        raise ValueError(f"k is {options.k}: it must be at least 1.")
+    index, queries = load_index(options.index), _read_matrix(options.queries)
+    if queries.shape[1] != index.dim:
+        raise ValueError(
+            f"{options.queries} has vectors of {queries.shape[1]} numbers, but the index of "
+            f"{index.dim}: both must come from the same model."
+        )
+    found = []
+    for start in range(0, len(queries), QUERIES_AT_ONCE):
+        part = queries[start : start + QUERIES_AT_ONCE]
+        padding = min(len(queries), QUERIES_AT_ONCE) - len(part)
+        results = index.search(np.pad(part, ((0, padding), (0, 0))), options.k)
+        found.append([np.asarray(result)[: len(part)] for result in results])
+    scores, ids = map(np.concatenate, zip(*found, strict=True))
+    if options.out:
+        with write_atomically(options.out) as file:
+            np.savez(file, scores=scores, ids=ids)
+        print(f"ids and scores of {len(ids):,} queries in {options.out}")
+        return
+    for row, (query_ids, query_scores) in enumerate(zip(ids, scores, strict=True)):
+        pairs = zip(query_ids, query_scores, strict=True)
+        print(row, *(f"{i}:{score:.6g}" for i, score in pairs if i >= 0), sep="\t")
+
+
+def _read_array(path: str) -> Any:
+    """Opens a .npy file without pickle, mapped rather than read."""
+    import numpy as np
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}.")
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except ValueError as error:
+        raise ValueError(f"{path} is not a .npy file of numbers ({error}).") from error
+
+
+def _read_matrix(path: str) -> Any:
+    """Opens a .npy file that holds rows of numbers."""
+    rows = _read_array(path)
+    if rows.ndim != 2 or rows.dtype.kind not in "fiu" or len(rows) == 0:
+        raise ValueError(
+            f"{path} holds {rows.dtype} of shape {rows.shape}: wanted numbers of shape "
+            "[count, dim], and at least one row."
+        )
+    return rows
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="jaxembed", description="Embeddings in JAX.")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
@@ -262,6 +359,8 @@ def _parser() -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, help=text, description=text)
         for argument in positional:
             kind = "a run directory" if argument == "run" else None
+            if argument == "index":
+                kind = "a directory that `jaxembed index` wrote"
             if argument == "vectors":
                 kind = "a run directory or a file of vectors"
             sub.add_argument(argument, help=kind)
@@ -282,6 +381,17 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--restrict-vocab", type=int, default=30_000)
     evaluate.add_argument("--method", choices=("3CosAdd", "3CosMul"), default="3CosAdd")
     evaluate.add_argument("-k", "--k", type=int, default=8)
+    index = add("index", _index, "prepare a .npy file of vectors for search")
+    index.add_argument("vectors", metavar="VECTORS.npy", help="vectors by row")
+    index.add_argument("--kind", choices=tuple(INDICES), default="exact")
+    index.add_argument("--metric", choices=("dot", "cosine", "euclidean"), default="dot")
+    index.add_argument("--ids", metavar="IDS.npy", help="a distinct integer for each row")
+    index.add_argument("--seed", type=int, default=0, help="of what the index draws at random")
+    index.add_argument("--out", metavar="DIR", required=True)
+    search = add("search", _search, "find the nearest vectors in an index", "index")
+    search.add_argument("--queries", metavar="Q.npy", required=True, help="vectors by row")
+    search.add_argument("-k", "--k", type=int, default=10, help="how many a query")
+    search.add_argument("--out", metavar="FILE.npz", help="write ids and scores, not print them")
     again = add("reproduce", _reproduce, "recompute a run's metrics", "run")
     again.add_argument("--retrain", action="store_true", help="train it anew first")
     add("plot", _plot, "draw a run's figures again", "run")

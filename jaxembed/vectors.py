@@ -24,7 +24,9 @@ from numpy.typing import ArrayLike
 from jaxembed.atomic import write_atomically
 from jaxembed.convert import word2vec
 from jaxembed.metrics.words import COSMUL_EPSILON, Method
-from jaxembed.search.exact import exact_top_k, unit_rows
+from jaxembed.search.exact import exact_top_k
+from jaxembed.search.index import Index
+from jaxembed.search.similarity import unit_rows
 
 PathLike = str | os.PathLike[str]
 Pooling = Literal["mean", "sum", "min-max"]
@@ -126,59 +128,76 @@ class KeyedVectors:
         except KeyError:
             raise KeyError(self._explain_unknown(key)) from None
 
-    def nearest(self, query: str | ArrayLike, k: int = 10) -> Neighbours:
+    def nearest(
+        self, query: str | ArrayLike, k: int = 10, *, index: Index | None = None
+    ) -> Neighbours:
         """Finds the keys whose vectors have the highest cosine with a query.
 
         Args:
             query: A key, which is not its own neighbour, or a vector.
             k: How many, at least 1; fewer come where there are fewer other keys.
+            index: An index of `matrix` to ask in place of scoring every key; its ids are rows.
+                Its own scores are returned.
 
         Returns:
             Keys and cosines, nearest first; equal cosines come in the order of `keys`.
 
         Raises:
             KeyError: If the query is an unknown key.
-            ValueError: If k is below 1 or the vector has another dimension.
+            ValueError: If k is below 1, or the vector or the index has another dimension.
         """
         if isinstance(query, str):
-            return self.nearest_many([query], k)[0]
+            return self.nearest_many([query], k, index=index)[0]
         vector = np.asarray(query, np.float32)
         if vector.ndim != 1:
             raise ValueError(
                 f"The query has shape {vector.shape}: wanted a key or one vector of {self.dim} "
                 "numbers; for several queries call nearest_many."
             )
-        return self.nearest_many(vector[None, :], k)[0]
+        return self.nearest_many(vector[None, :], k, index=index)[0]
 
-    def nearest_many(self, queries: Sequence[str] | ArrayLike, k: int = 10) -> list[Neighbours]:
+    def nearest_many(
+        self, queries: Sequence[str] | ArrayLike, k: int = 10, *, index: Index | None = None
+    ) -> list[Neighbours]:
         """Finds the nearest keys of many queries at once.
 
         Args:
             queries: Keys, each of which is not its own neighbour, or a matrix of vectors by row.
             k: How many for each query, at least 1.
+            index: As in `nearest`.
 
         Returns:
             For each query what `nearest` returns.
 
         Raises:
             KeyError: If a query is an unknown key.
-            ValueError: If there is no query, k is below 1, or vectors have another dimension.
+            ValueError: If there is no query, k is below 1, or vectors or the index have another
+                dimension.
             TypeError: If the queries are one string.
         """
         if isinstance(queries, str):
             raise TypeError(f"queries is the string {queries!r}: call nearest for a single key.")
         if len(queries) and isinstance(queries[0], str):
             rows = self._indices(queries)
-            return self._search(self.matrix[rows], rows[:, None], k)
+            return self._search(self.matrix[rows], rows[:, None], k, index)
         vectors = np.asarray(queries, np.float32)
         if vectors.ndim != 2 or vectors.shape[1] != self.dim or len(vectors) == 0:
             raise ValueError(
                 f"The queries have shape {vectors.shape}: wanted keys or vectors of {self.dim} "
                 "numbers, and at least one."
             )
-        return self._search(vectors, np.full((len(vectors), 1), -1), k)
+        return self._search(vectors, np.full((len(vectors), 1), -1), k, index)
 
-    def analogy(self, a: str, b: str, c: str, k: int = 1, method: Method = "3CosAdd") -> Neighbours:
+    def analogy(
+        self,
+        a: str,
+        b: str,
+        c: str,
+        k: int = 1,
+        method: Method = "3CosAdd",
+        *,
+        index: Index | None = None,
+    ) -> Neighbours:
         """Answers "a is to b as c is to ?": man, king, woman gives queen.
 
         b and c are treated alike, so man, woman, king asks the same.
@@ -189,6 +208,7 @@ class KeyedVectors:
             c: The key whose relative is wanted.
             k: How many answers, at least 1.
             method: "3CosAdd" or "3CosMul", as in `metrics.words.evaluate_analogies`.
+            index: As in `nearest`; for "3CosAdd" only.
 
         Returns:
             Keys and scores, best first, never a, b or c. The score is the cosine with
@@ -196,15 +216,17 @@ class KeyedVectors:
 
         Raises:
             KeyError: If a key is unknown.
-            ValueError: If k is below 1 or the method is unknown.
+            ValueError: If k is below 1, or the method is unknown or has no use for an index.
         """
-        return self.analogy_many([(a, b, c)], k, method)[0]
+        return self.analogy_many([(a, b, c)], k, method, index=index)[0]
 
     def analogy_many(
         self,
         questions: Sequence[tuple[str, str, str]],
         k: int = 1,
         method: Method = "3CosAdd",
+        *,
+        index: Index | None = None,
     ) -> list[Neighbours]:
         """Answers many analogies at once.
 
@@ -212,6 +234,7 @@ class KeyedVectors:
             questions: Keys (a, b, c), as in `analogy`.
             k: How many answers for each, at least 1.
             method: As in `analogy`.
+            index: As in `analogy`.
 
         Returns:
             For each question what `analogy` returns.
@@ -229,7 +252,9 @@ class KeyedVectors:
         rows = rows.reshape(-1, 3)
         if method == "3CosAdd":
             a, b, c = np.moveaxis(np.asarray(self.unit[rows]), 1, 0)
-            return self._search(b - a + c, rows, k)
+            return self._search(b - a + c, rows, k, index)
+        if index is not None:
+            raise ValueError("3CosMul scores every key: leave index out, or ask by 3CosAdd.")
         return self._in_batches(
             lambda rows, kept: _cos_mul_top_k(self.unit, rows, kept), (rows,), k, batch_size=128
         )
@@ -358,13 +383,34 @@ class KeyedVectors:
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
-    def _search(self, vectors, excluded, k) -> list[Neighbours]:
+    def _search(self, vectors, excluded, k, index) -> list[Neighbours]:
         """The nearest keys of vectors, without the excluded ids of the same row."""
+        if index is not None:
+            if (index.size, index.dim) != self.matrix.shape:
+                raise ValueError(
+                    f"The index holds {index.size} vectors of {index.dim} numbers, but the keys "
+                    f"have a matrix of shape {self.matrix.shape}: build it from `matrix`."
+                )
+            return self._search_index(vectors, excluded, k, index)
 
         def search(vectors, excluded, kept):
             return _top_k(_unit_rows(vectors), self.unit, k=kept, exclude=excluded)
 
         return self._in_batches(search, (vectors, excluded), k, batch_size=QUERIES_AT_ONCE)
+
+    def _search_index(self, vectors, excluded, k, index) -> list[Neighbours]:
+        """An index knows no ids to leave out: so many more are asked for, and dropped."""
+        found = self._in_batches(
+            lambda vectors, kept: index.search(vectors, kept),
+            (vectors,),
+            k + excluded.shape[1],
+            batch_size=QUERIES_AT_ONCE,
+        )
+        kept = []
+        for row, neighbours in zip(excluded.tolist(), found, strict=True):
+            left_out = {self.keys[i] for i in row if i >= 0}
+            kept.append([pair for pair in neighbours if pair[0] not in left_out][:k])
+        return kept
 
     def _in_batches(self, search, arrays, k, *, batch_size) -> list[Neighbours]:
         """Runs a search over padded batches, so that few sizes are ever compiled."""

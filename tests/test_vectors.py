@@ -9,6 +9,7 @@ from reference.exact_top_k import exact_top_k as naive_top_k
 
 from jaxembed import vectors as vectors_file
 from jaxembed.convert import word2vec
+from jaxembed.search import ExactIndex, IVFIndex
 from jaxembed.vectors import KeyedVectors
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -224,3 +225,28 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, royal, many,
         many.save(tmp_path / "v.safetensors")
     assert KeyedVectors.load(tmp_path / "v.safetensors").keys == royal.keys
     assert [path.name for path in tmp_path.iterdir()] == ["v.safetensors"]
+
+
+@pytest.mark.parametrize("cls", [ExactIndex, IVFIndex])
+def test_an_index_gives_the_same_neighbours(cls):
+    matrix = np.random.default_rng(3).standard_normal((60, 8)).astype(np.float32)
+    vectors = KeyedVectors([f"w{row}" for row in range(60)], matrix)
+    options = {} if cls is ExactIndex else {"lists": 4, "probes": 4}  # nothing is missed
+    index = cls.build(matrix, metric="cosine", **options)
+    for ask in (
+        lambda **named: vectors.nearest("w3", 5, **named),
+        lambda **named: vectors.nearest(matrix[3] + 1, 5, **named),
+        lambda **named: vectors.analogy("w1", "w2", "w4", 3, **named),
+    ):
+        wanted, found = ask(), ask(index=index)
+        assert [key for key, _ in found] == [key for key, _ in wanted]
+        np.testing.assert_allclose([s for _, s in found], [s for _, s in wanted], rtol=1e-5)
+
+
+def test_what_an_index_cannot_answer_is_refused():
+    matrix = np.eye(4, dtype=np.float32)
+    vectors = KeyedVectors(list("abcd"), matrix)
+    with pytest.raises(ValueError, match="build it from `matrix`"):
+        vectors.nearest("a", index=ExactIndex.build(matrix[:3]))
+    with pytest.raises(ValueError, match="3CosMul"):
+        vectors.analogy("a", "b", "c", method="3CosMul", index=ExactIndex.build(matrix))

@@ -1,5 +1,33 @@
 """Top-k search over vectors."""
 
-from jaxembed.search.exact import exact_top_k
+from jaxembed.search.binary import BinaryIndex, RabitqIndex
+from jaxembed.search.exact import ExactIndex, exact_top_k
+from jaxembed.search.hashing import LSHIndex
+from jaxembed.search.index import Index
+from jaxembed.search.ivf import IVFIndex
+from jaxembed.search.product import IVFPQIndex, PQIndex
+from jaxembed.search.scalar import Int4Index, Int8Index
+from jaxembed.search.scann import ScannIndex
+from jaxembed.search.sharded import sharded_search
+from jaxembed.search.storage import load_index
+from jaxembed.search.streaming import stream_top_k
+from jaxembed.search.tree import BallTreeIndex
 
-__all__ = ["exact_top_k"]
+__all__ = [
+    "BallTreeIndex",
+    "BinaryIndex",
+    "ExactIndex",
+    "IVFIndex",
+    "IVFPQIndex",
+    "Index",
+    "Int4Index",
+    "Int8Index",
+    "LSHIndex",
+    "PQIndex",
+    "RabitqIndex",
+    "ScannIndex",
+    "exact_top_k",
+    "load_index",
+    "sharded_search",
+    "stream_top_k",
+]

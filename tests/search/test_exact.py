@@ -6,7 +6,7 @@ import pytest
 from reference.exact_top_k import exact_top_k as naive_top_k
 
 from jaxembed.search import exact_top_k
-from jaxembed.search.exact import unit_rows
+from jaxembed.search.similarity import unit_rows
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 search = jax.jit(exact_top_k, static_argnames=("k", "metric", "block_size"))
