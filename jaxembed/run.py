@@ -44,7 +44,7 @@ from jaxembed.vectors import KeyedVectors
 CACHE = ".jaxembed-cache"
 TASKS: dict[type, Task] = {SkipGram: word2vec, CBOW: word2vec}
 PathLike = str | os.PathLike[str]
-LOSS_RISE = 0.1  # of its lowest: more than a healthy run's last steps ever stood above it
+LOSS_RISE = 0.05  # of the lowest epoch's
 LOGGER = logging.getLogger("jaxembed")
 
 
@@ -193,7 +193,7 @@ def train_recipe(
     # metrics must not depend on the mesh.
     params = [load_run(folder).params]
     if jax.process_index() == 0:
-        _warn_of_rising_loss(folder)
+        _warn_of_rising_loss(folder, recipe.epochs)
         results = task.evaluate(recipe, params.pop(), folder)
         _write_json(folder / "results.json", {n: dataclasses.asdict(m) for n, m in results.items()})
         shutil.rmtree(cache, ignore_errors=True)
@@ -422,16 +422,19 @@ def _try_to_plot(folder: Path) -> None:
         LOGGER.warning("No figures (%s): pip install 'jaxembed[experiments]'.", error)
 
 
-def _warn_of_rising_loss(folder: Path) -> None:
-    """Says so where the loss ended far above its lowest: the run diverged without a NaN."""
+def _warn_of_rising_loss(folder: Path, epochs: int) -> None:
+    """Says so where an epoch lost what one before it had: the run diverged without a NaN."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     losses = [line["value"] for line in map(json.loads, lines) if line["name"] == "loss"]
-    if losses and losses[-1] > min(losses) + LOSS_RISE * abs(min(losses)):
+    if len(losses) < 2 * epochs:  # an epoch is compared whole, as texts differ within one
+        return
+    means = [float(np.mean(part)) for part in np.array_split(losses, epochs)]
+    if means[-1] > min(means) + LOSS_RISE * abs(min(means)):
         LOGGER.warning(
-            "The loss rose to %.3f after it had been %.3f: the result is likely ruined. Lower the "
-            "learning rate (optim.lr), or make smaller updates.",
-            losses[-1],
-            min(losses),
+            "The loss of the last epoch is %.3f where an earlier one had %.3f: the result is "
+            "likely ruined. Lower the learning rate (optim.lr), or make smaller updates.",
+            means[-1],
+            min(means),
         )
 
 
