@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxembed.atomic import write_atomically
+from jaxembed.search.codebooks import pack_codes
 from jaxembed.search.exact import ExactIndex
 from jaxembed.search.index import Index, Metric
 from jaxembed.search.ivf import IVFIndex, assemble_ivf
-from jaxembed.search.product import IVFPQIndex, PQIndex, assemble_ivfpq, assemble_pq, pack_codes
+from jaxembed.search.ivfpq import IVFPQIndex, assemble_ivfpq
+from jaxembed.search.product import PQIndex, assemble_pq
 from jaxembed.search.scalar import Int8Index
 
 PathLike = str | os.PathLike[str]

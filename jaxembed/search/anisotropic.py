@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, UInt8
 
+from jaxembed.search.codebooks import TRAINING_SAMPLE, Codebooks, encode, split_parts
 from jaxembed.search.kmeans import map_rows
-from jaxembed.search.product import TRAINING_SAMPLE, Codebooks, encode, split_parts
 
 SWEEPS = 3
 ROWS_AT_ONCE = 4096

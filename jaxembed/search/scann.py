@@ -11,6 +11,13 @@ from jaxtyping import Array, Float, Int, Num, UInt8
 from numpy.typing import ArrayLike
 
 from jaxembed.search.anisotropic import encode_anisotropic, parallel_weight, train_anisotropic
+from jaxembed.search.codebooks import (
+    check_parts,
+    decode_residuals,
+    half_squares_of,
+    pack_codes,
+    train_codebooks,
+)
 from jaxembed.search.index import (
     Index,
     Metric,
@@ -39,13 +46,6 @@ from jaxembed.search.ivf import (
     slot_offsets,
 )
 from jaxembed.search.kmeans import map_rows
-from jaxembed.search.product import (
-    check_parts,
-    decode_residuals,
-    half_squares_of,
-    pack_codes,
-    train_codebooks,
-)
 
 NUMBERS_AT_ONCE = 1 << 21
 
@@ -64,7 +64,7 @@ class ScannIndex(Index):
         centroids: Of the lists.
         codebooks: Codewords of each part of what is left after the centroid.
         centre: The mean of the vectors for euclidean, otherwise zeros.
-        codes: The codes in each page; see `product.pack_codes`.
+        codes: The codes in each page; see `codebooks.pack_codes`.
         half_squares: For euclidean half the square of the length of each decoded vector.
         slots: Which place in `ids` lies in each slot, -1 in empty ones.
         page_lists: The list of each page.

@@ -122,7 +122,8 @@ def _classes() -> dict[str, type["Index"]]:
     from jaxembed.search.exact import ExactIndex
     from jaxembed.search.hashing import LSHIndex
     from jaxembed.search.ivf import IVFIndex
-    from jaxembed.search.product import IVFPQIndex, PQIndex
+    from jaxembed.search.ivfpq import IVFPQIndex
+    from jaxembed.search.product import PQIndex
     from jaxembed.search.scalar import Int4Index, Int8Index
     from jaxembed.search.scann import ScannIndex
     from jaxembed.search.tree import BallTreeIndex

@@ -10,7 +10,7 @@ from jaxembed.search.anisotropic import (
     parallel_weight,
     train_anisotropic,
 )
-from jaxembed.search.product import decode, encode, train_codebooks
+from jaxembed.search.codebooks import decode, encode, train_codebooks
 
 
 def draw(seed, *shape):

@@ -6,7 +6,7 @@ import pytest
 from reference.inverted import encode_parts, search_lists
 
 from jaxembed.search import IVFPQIndex, PQIndex
-from jaxembed.search.product import (
+from jaxembed.search.codebooks import (
     decode,
     encode,
     pack_codes,
