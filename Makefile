@@ -15,10 +15,10 @@ demo: $(VENV)/.experiments
 test: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -m "not peers"
+	$(BIN)/python -m pytest -m "not peers" -n 2
 
 peers: $(VENV)-peers/.peers
-	$(VENV)-peers/bin/python -m pytest -m peers
+	$(VENV)-peers/bin/python -m pytest -m peers -n 2
 
 bench: $(VENV)-peers/.peers
 	$(VENV)-peers/bin/python -m experiments.benchmarks.word2vec_speed

@@ -164,7 +164,8 @@ def evaluate(recipe: Any, params: PyTree, folder: Path) -> dict[str, Metric]:
     vocabulary = Vocabulary.load(folder / "vocab.json")
     ids = np.array((folder / "eval/ids.txt").read_text().split(), np.int32)
     step = make_step(recipe.model, recipe.loss, recipe.optim, len(ids))
-    step = dataclasses.replace(step, loss_every=1)
+    # One group: a small program, compiled for one pass over a few words.
+    step = dataclasses.replace(step, loss_every=1, streams=step.group)
     tables = _tables(recipe, step, vocabulary)
     # At rate 0 the tables come back as they were; donated, they are not copied.
     params, totals = _judge(
