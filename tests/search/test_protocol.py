@@ -107,10 +107,10 @@ def test_index_in_the_middle_of_a_vmapped_and_sharded_function(kind):
     index = built(kind)
     _, expected = index.search(queries, 5)
     middle = jax.jit(
-        jax.vmap(lambda index, query: 1 + index.search(query[None] * 2, 5)[1][0], (None, 0))
+        jax.vmap(lambda index, query: 1 + index.search(-query[None], 5)[1][0], (None, 0))
     )
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    spread = jax.device_put(queries, NamedSharding(mesh, PartitionSpec("data")))
+    spread = jax.device_put(-queries, NamedSharding(mesh, PartitionSpec("data")))
     index = jax.device_put(index, NamedSharding(mesh, PartitionSpec()))
     np.testing.assert_array_equal(middle(index, spread) - 1, expected)
 
