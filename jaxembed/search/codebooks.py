@@ -13,12 +13,15 @@ from jax import lax
 from jaxtyping import Array, Float, Int, UInt8
 from numpy.typing import ArrayLike
 
-from jaxembed.search.kmeans import kmeans, nearest_centroids
+from jaxembed.search.kmeans import kmeans, map_rows, nearest_centroids
 
 Rotation = Literal["none", "opq"]
 Codebooks = Float[Array, "parts codewords width"]
 TRAINING_SAMPLE = 65_536
 OPQ_ITERATIONS = 20
+NARROW = 8  # dimensions of a part, above which a matrix product is faster
+ROWS_AT_ONCE = 2048  # whose least distances and codes stay in a core's cache
+WORDS_AT_ONCE = 8  # compared in one pass
 
 
 def default_parts(dim: int) -> int:
@@ -115,13 +118,39 @@ def encode(vectors: Float[Array, "size dim"], codebooks: Codebooks) -> UInt8[Arr
         codebooks: Of `train_codebooks`.
 
     Returns:
-        The numbers of the codewords, a byte each.
+        The numbers of the codewords, a byte each; of equally near ones the first.
     """
+    parts, _, width = codebooks.shape
+    if width <= NARROW:
+        return map_rows(lambda rows: _encode_narrow(rows, codebooks), vectors, ROWS_AT_ONCE)
     codes = lax.map(
         lambda part: nearest_centroids(*part)[0].astype(jnp.uint8),
-        (split_parts(vectors, codebooks.shape[0]), codebooks),
+        (split_parts(vectors, parts), codebooks),
     )
     return codes.T
+
+
+def _encode_narrow(vectors, codebooks):
+    """Compares with one codeword after another, so that no table of distances is written.
+
+    The dimensions are written out: XLA runs a sum over so few numbers many times slower.
+    """
+    parts, count, width = codebooks.shape
+    columns = jnp.transpose(split_parts(vectors, parts), (2, 0, 1))  # [width, parts, size]
+    words = jnp.transpose(codebooks, (1, 2, 0))[..., None]  # [codewords, width, parts, 1]
+
+    def compare(found, candidate):
+        least, codes = found
+        word, number = candidate
+        squares = sum((columns[place] - word[place]) ** 2 for place in range(width))
+        codes = jnp.where(squares < least, number, codes)
+        return (jnp.minimum(squares, least), codes), None
+
+    shape = columns.shape[1:]
+    start = jnp.full(shape, jnp.inf), jnp.zeros(shape, jnp.int32)
+    candidates = words, jnp.arange(count, dtype=jnp.int32)
+    (_, codes), _ = lax.scan(compare, start, candidates, unroll=WORDS_AT_ONCE)
+    return codes.T.astype(jnp.uint8)
 
 
 def decode(

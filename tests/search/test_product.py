@@ -27,7 +27,9 @@ def correlated(seed, size, dim):
     return np.concatenate([half * scales, half * scales + 0.1 * draw(seed + 1, size, dim // 2)], 1)
 
 
-@pytest.mark.parametrize(("dim", "parts", "words"), [(8, 4, 16), (7, 3, 16), (3, 3, 256)])
+@pytest.mark.parametrize(
+    ("dim", "parts", "words"), [(8, 4, 16), (7, 3, 16), (3, 3, 256), (20, 2, 16)]
+)
 def test_codes_are_the_nearest_codewords(dim, parts, words):
     rows, books = draw(0, 30, dim), draw(1, parts, words, -(-dim // parts))
     codes = encode(jnp.asarray(rows), jnp.asarray(books))
@@ -39,6 +41,22 @@ def test_codes_are_the_nearest_codewords(dim, parts, words):
     # Two codewords may be equally near within rounding: distances are compared, not codes.
     found, best = ((wide[:, :dim] - x) ** 2 for x in (decoded, nearest))
     np.testing.assert_allclose(found.sum(axis=1), best.sum(axis=1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [2, 10])
+def test_of_equally_near_codewords_the_first_is_taken(width):
+    words = draw(13, 8, width)
+    books = jnp.asarray(np.stack([np.concatenate([words, words])] * 2))
+    codes = encode(jnp.asarray(draw(14, 2_100, 2 * width)), books)
+    assert len(np.unique(codes)) == 8
+    assert int(codes.max()) < 8
+
+
+def test_codes_of_narrow_parts_are_exact_far_from_zero():
+    rows, books = draw(15, 200, 6) + 300.0, draw(16, 3, 16, 2) + 300.0
+    differences = rows.reshape(200, 3, 1, 2).astype(np.float64) - books[None]
+    expected = np.argmin((differences**2).sum(axis=3), axis=2)
+    np.testing.assert_array_equal(encode(jnp.asarray(rows), jnp.asarray(books)), expected)
 
 
 @pytest.mark.parametrize("parts", [1, 4, 5])
