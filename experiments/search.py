@@ -23,8 +23,9 @@ import numpy as np
 import tyro
 
 from jaxembed import search
+from jaxembed.environment import describe_environment
 from jaxembed.metrics import recall_at_k
-from jaxembed.run import describe_environment, load_run
+from jaxembed.run import load_run
 
 # Build options, then search options to sweep.
 SWEEPS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {

@@ -12,6 +12,8 @@ from jaxembed.data import TextCorpus
 from jaxembed.models import CBOW, SkipGram
 from jaxembed.models.word2vec import RowSGD, WindowPairs
 
+PARTS = ("model", "data", "loss", "optim", "evaluation")
+
 
 @dataclasses.dataclass(frozen=True)
 class WordEvaluation:
@@ -45,30 +47,62 @@ class MeshShape:
 
 
 @dataclasses.dataclass(frozen=True)
+class Family:
+    """Types that make a recipe together. The first loss, optim and evaluation are the defaults.
+
+    Attributes:
+        model: Modules of `jaxembed.models`.
+        data: What they can be trained on.
+        loss: Which examples enter the loss, and how.
+        optim: How parameters are updated.
+        evaluation: What the result is judged by.
+        inner: Types of fields of the above.
+    """
+
+    model: tuple[type, ...]
+    data: tuple[type, ...]
+    loss: tuple[type, ...]
+    optim: tuple[type, ...]
+    evaluation: tuple[type, ...]
+    inner: tuple[type, ...] = ()
+
+
+FAMILIES = (Family((SkipGram, CBOW), (TextCorpus,), (WindowPairs,), (RowSGD,), (WordEvaluation,)),)
+
+
+@dataclasses.dataclass(frozen=True)
 class Recipe:
     """What is trained.
 
     Attributes:
-        model: A module of `jaxembed.models`; a `vocab_size` of 0 is filled in from the data.
+        model: A module of `jaxembed.models`; sizes that the data decide are left 0 or empty.
         data: What it is trained on.
-        loss: Which examples enter the loss, and how.
-        optim: How parameters are updated.
-        evaluation: What the result is judged by.
+        loss: Which examples enter the loss, and how; by default as the model's family does.
+        optim: How parameters are updated; likewise.
+        evaluation: What the result is judged by; likewise.
         epochs: Passes over the data.
         seed: The one seed of every random number.
         mesh: Devices.
     """
 
-    model: SkipGram | CBOW
-    data: TextCorpus
-    loss: WindowPairs = WindowPairs()
-    optim: RowSGD = RowSGD()
-    evaluation: WordEvaluation = WordEvaluation()
+    model: Any
+    data: Any
+    loss: Any = None
+    optim: Any = None
+    evaluation: Any = None
     epochs: int = 5
     seed: int = 1
     mesh: MeshShape = MeshShape()
 
     def __post_init__(self) -> None:
+        families = [one for one in FAMILIES if type(self.model) in one.model]
+        for part in PARTS:
+            kinds = [kind for one in families or FAMILIES for kind in getattr(one, part)]
+            if getattr(self, part) is None and part in ("loss", "optim", "evaluation"):
+                object.__setattr__(self, part, kinds[0]())
+            if type(value := getattr(self, part)) not in kinds:
+                wanted = " or ".join(dict.fromkeys(kind.__name__ for kind in kinds))
+                raise ValueError(f"recipe.{part} is {value!r}; wanted {wanted}.")
         _check_types(self, "recipe")
         if self.epochs < 1:
             raise ValueError(f"epochs is {self.epochs}; give 1 or more.")
@@ -115,12 +149,12 @@ class Recipe:
         ]
 
 
-TYPES: dict[str, type] = {
+TYPES: dict[str, type] = {kind.__name__: kind for kind in (Recipe, MeshShape)} | {
     kind.__name__: kind
-    for kind in (
-        Recipe, SkipGram, CBOW, TextCorpus, WindowPairs, RowSGD, WordEvaluation, MeshShape
-    )
-}  # fmt: skip
+    for family in FAMILIES
+    for part in (*PARTS, "inner")
+    for kind in getattr(family, part)
+}
 
 
 def flatten(content: Any, prefix: str = "") -> dict[str, Any]:
@@ -131,6 +165,15 @@ def flatten(content: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in content.items():
         joined |= flatten(value, f"{prefix}.{key}" if prefix else key)
     return joined
+
+
+def resolve(model: Any, resolved: dict[str, Any]) -> Any:
+    """Returns the model with the sizes that a run's data decided, from JSON values by field."""
+    hints = fields_of(model)
+    sizes = {
+        name: _fit(resolved[name], hints[name], name) for name in hints.keys() & resolved.keys()
+    }
+    return model.clone(**sizes)
 
 
 def fields_of(value: Any) -> dict[str, Any]:
@@ -242,8 +285,8 @@ def _fit(value: Any, hint: Any, where: str) -> Any:
         return tuple(_fit(item, arguments[0], where) for item in value)
     elif hint is float and type(value) is int:
         return float(value)
-    elif hint in (None, type(None)) and value is None:
-        return None
+    elif hint is Any or (hint in (None, type(None)) and value is None):
+        return value
     elif isinstance(hint, type) and type(value) is hint:
         return value
     wanted = hint.__name__ if isinstance(hint, type) else hint

@@ -1,17 +1,11 @@
 """Runs: where a recipe is trained; start, resume, load, reproduce, plot."""
 
-import contextlib
-import ctypes
 import dataclasses
 import functools
-import importlib.metadata
 import json
 import logging
 import os
-import platform
 import shutil
-import subprocess
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterable
@@ -25,8 +19,9 @@ from jaxtyping import PyTree
 
 from jaxembed.atomic import write_atomically
 from jaxembed.data import Vocabulary
+from jaxembed.environment import describe_environment, trim_heap
 from jaxembed.models import CBOW, SkipGram
-from jaxembed.recipe import Recipe
+from jaxembed.recipe import Recipe, flatten, resolve
 from jaxembed.tasks import word2vec
 from jaxembed.tasks.task import Metric, Prepared, Task
 from jaxembed.train import (
@@ -72,6 +67,11 @@ class Run:
     def task(self) -> Task:
         """The family of the recipe's model."""
         return TASKS[type(self.recipe.model)]
+
+    @property
+    def model(self) -> Any:
+        """The module, with the sizes that the data decided."""
+        return resolve(self.recipe.model, self.resolved)
 
     @functools.cached_property
     def params(self) -> PyTree:
@@ -173,7 +173,7 @@ def train_recipe(
     prepared = task.prepare(recipe, cache, texts)
     run = _start(folder, recipe, prepared)
     training = task.training(recipe, prepared, mesh)
-    _trim_heap()
+    trim_heap()
     _forget_metrics_after(folder, latest_step(folder) or 0)
     train(
         training.step_fn,
@@ -192,7 +192,7 @@ def train_recipe(
         work_metric=training.work_metric,
         total_work=training.total_work,
     )
-    _trim_heap()
+    trim_heap()
     # Read by all processes, as Orbax asks; one copy on one device, which `evaluate` donates: the
     # metrics must not depend on the mesh.
     params = [load_run(folder).params]
@@ -306,27 +306,19 @@ def _agree(stored: Metric, new: Metric) -> bool:
 
 def _retrain(run: Run, folder: Path) -> Run:
     """Trains the run's recipe anew on the same data, judged by the files that the run holds."""
-    evaluation = run.recipe.evaluation
-    stored = run.path / "eval"
-    evaluation = dataclasses.replace(
-        evaluation,
-        analogies=None if evaluation.analogies is None else str(stored / "analogies.txt"),
-        pairs=tuple(str(stored / "pairs" / f"{Path(name).stem}.txt") for name in evaluation.pairs),
-    )
-    recipe = dataclasses.replace(run.recipe, evaluation=evaluation)
+    recipe = run.task.judged_by_stored_files(run.recipe, run.path)
     prepared = run.task.prepare(recipe, folder / CACHE, None)
     if prepared.resolved["fingerprint"] != run.resolved["fingerprint"]:
-        old, new = run.resolved["versions"], prepared.resolved["versions"]
+        then, now = flatten(run.resolved), flatten(prepared.resolved)
         changed = [
-            f"{name} {old.get(name, 'absent')} then, {new.get(name, 'absent')} now"
-            for name in sorted(old.keys() | new.keys())
-            if old.get(name) != new.get(name)
+            f"{name.removeprefix('versions.')} {then.get(name, 'absent')} then, "
+            f"{now.get(name, 'absent')} now"
+            for name in sorted((then.keys() | now.keys()) - {"fingerprint"})
+            if then.get(name) != now.get(name)
         ]
         raise CorpusChangedError(
-            f"{run.recipe.data.source!r} is not the text that {run.path} was trained on ("
-            f"{prepared.resolved['words']:,} words now, {run.resolved['words']:,} then"
-            + (f"; {', '.join(changed)}" if changed else "")
-            + "): a comparison would say nothing."
+            f"{run.recipe.data.source!r} is not what {run.path} was trained on ("
+            f"{'; '.join(changed)}): a comparison would say nothing."
         )
     return train_recipe(recipe, folder / "run")
 
@@ -356,8 +348,8 @@ def _start(folder: Path, recipe: Recipe, prepared: Prepared) -> Run:
         if run.resolved["fingerprint"] != prepared.resolved["fingerprint"]:
             shutil.rmtree(folder / CACHE, ignore_errors=True)  # or it would hide a restored text
             raise CorpusChangedError(
-                f"{recipe.data.source!r} is not the text that the run in {folder} was started "
-                "on: choose another directory, or restore the text."
+                f"{recipe.data.source!r} is not what the run in {folder} was started on: choose "
+                "another directory, or restore the data."
             )
         return run
     if jax.process_index() == 0:
@@ -369,34 +361,6 @@ def _start(folder: Path, recipe: Recipe, prepared: Prepared) -> Run:
         resolved = {"recipe": recipe.to_json(), "resolved": prepared.resolved}
         _write_json(folder / "recipe.json", resolved)
     return Run(folder, recipe, prepared.resolved)
-
-
-def describe_environment() -> dict[str, Any]:
-    """Versions, devices and machine, as JSON values."""
-    packages = ("jaxembed", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-    commit = None
-    if (Path(__file__).parent.parent / ".git").exists():
-        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-        with contextlib.suppress(OSError):  # where git is not installed
-            found = subprocess.run(command, capture_output=True, text=True, check=False)
-            commit = found.stdout.strip() or None
-    return {
-        "commit": commit,
-        "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in packages},
-        "device": jax.devices()[0].device_kind,
-        "devices": jax.device_count(),
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), "")
 
 
 def _write_json(path: Path, content: Any) -> None:
@@ -414,17 +378,6 @@ def _log(folder: Path, entry: LogEntry, state: TrainState) -> None:
             line = {"step": entry.step, "split": "train", "name": name, "value": value}
             line |= {"work": entry.work, "seconds": round(entry.seconds, 4)}
             file.write(json.dumps(line) + "\n")
-
-
-def _trim_heap() -> None:
-    """Gives the system back what reading and compiling freed: half of what a run holds by then.
-
-    The C library keeps it where something in use lies behind it. Others than glibc have no
-    `malloc_trim`, and none is needed.
-    """
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _try_to_plot(folder: Path) -> None:

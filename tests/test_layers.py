@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 # Importer above imported. Whatever an imported layer may import is allowed as well.
 ARROWS = {
     "atomic": set(),
+    "environment": set(),
     "losses": set(),
     "decoding": set(),
     "search": set(),
@@ -26,7 +27,7 @@ ARROWS = {
     "convert": {"models", "data", "vectors", "search", "atomic", "convert.word2vec"},
     "recipe": {"models", "data", "train"},
     "tasks": {"models", "data", "train", "vectors", "metrics"},
-    "run": {"recipe", "tasks", "atomic"},
+    "run": {"recipe", "tasks", "atomic", "environment"},
     "encoder": {"run", "convert", "models", "data"},
     "cli": {"run", "convert", "vectors", "encoder", "search", "metrics"},
     "experiments": {"cli"},

@@ -18,7 +18,7 @@ import topics
 from killed_word2vec import KILLED_AT
 from matplotlib.figure import Figure
 
-from jaxembed import atomic
+from jaxembed import atomic, environment
 from jaxembed import run as run_module
 from jaxembed.cli import main, run_guarded
 from jaxembed.data import EMBEDDED, EmbeddedSet, TextCorpus
@@ -131,6 +131,8 @@ def test_directory_holds_what_the_design_lists(finished):
     stored = json.loads((finished.path / "recipe.json").read_text())
     assert stored["recipe"] == finished.recipe.to_json()
     assert stored["resolved"].keys() >= {"vocab_size", "words", "sentences", "fingerprint"}
+    assert finished.recipe.model.vocab_size == 0
+    assert finished.model.vocab_size == stored["resolved"]["vocab_size"]
     environment = json.loads((finished.path / "env.json").read_text())
     assert environment["versions"]["jax"] == jax.__version__
     assert environment["devices"] == 8 and environment["device"]
@@ -254,7 +256,7 @@ def test_changed_text_is_noticed_on_resuming(finished, tmp_path, stop_at):
     # Without the encoded text, the text itself is read again.
     ids.write_bytes(ids.read_bytes()[:-4])
     topics.write_text(path, seed=1)
-    with pytest.raises(CorpusChangedError, match="is not the text that the run in"):
+    with pytest.raises(CorpusChangedError, match="is not what the run in"):
         train_recipe(recipe, tmp_path / "run")
     assert latest_step(tmp_path / "run") == 3
     topics.write_text(path)
@@ -495,4 +497,4 @@ def test_analogies_without_a_known_word_can_be_drawn(finished, tmp_path):
 
 def test_environment_is_described_without_git(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert run_module.describe_environment()["commit"] is None
+    assert environment.describe_environment()["commit"] is None

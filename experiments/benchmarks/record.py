@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jaxembed.run import describe_environment
+from jaxembed.environment import describe_environment
 
 RESULTS = Path(__file__).parent / "results"
 

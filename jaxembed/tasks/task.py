@@ -71,6 +71,9 @@ class Task(Protocol):
     def abstract_params(self, recipe: Any, resolved: dict[str, Any]) -> PyTree:
         """Says shape and dtype of the stored parameters."""
 
+    def judged_by_stored_files(self, recipe: Any, folder: Path) -> Any:
+        """Returns the recipe with its evaluation files replaced by the run's copies."""
+
     def evaluate(self, recipe: Any, params: PyTree, folder: Path) -> dict[str, Metric]:
         """Computes the final metrics from the parameters, which it may donate, and the files."""
 

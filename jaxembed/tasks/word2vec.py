@@ -159,6 +159,17 @@ def abstract_params(recipe: Any, resolved: dict[str, Any]) -> PyTree:
     return jax.eval_shape(lambda: _init(recipe, resolved, key))
 
 
+def judged_by_stored_files(recipe: Any, folder: Path) -> Any:
+    """Points the evaluation at the copies in the run; see `Task`."""
+    names = [name for name, _ in _named_pairs(recipe.evaluation)]
+    evaluation = dataclasses.replace(
+        recipe.evaluation,
+        analogies=recipe.evaluation.analogies and str(folder / "eval/analogies.txt"),
+        pairs=tuple(str(folder / f"eval/{name}.txt") for name in names),
+    )
+    return dataclasses.replace(recipe, evaluation=evaluation)
+
+
 def evaluate(recipe: Any, params: PyTree, folder: Path) -> dict[str, Metric]:
     """Loss on the stored sample, analogies and word pairs; `params` are donated. See `Task`."""
     vocabulary = Vocabulary.load(folder / "vocab.json")
