@@ -10,10 +10,12 @@ from jaxembed.train.checkpoint import (
 )
 from jaxembed.train.loop import Interrupted, LogEntry, NonFiniteError, train
 from jaxembed.train.mesh import logical_sharding, make_mesh, put_batch, put_tree, tree_shardings
+from jaxembed.train.optimizer import Adam, make_optimizer
 from jaxembed.train.state import TrainState, abstract_state, init_state, make_state
 from jaxembed.train.step import LossFn, Metrics, StepFn, gradient_step
 
 __all__ = [
+    "Adam",
     "Interrupted",
     "LogEntry",
     "LossFn",
@@ -28,6 +30,7 @@ __all__ = [
     "latest_step",
     "logical_sharding",
     "make_mesh",
+    "make_optimizer",
     "make_state",
     "put_batch",
     "put_tree",
