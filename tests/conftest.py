@@ -1,10 +1,22 @@
 """Settings that hold for every test: eight CPU devices and strict ranks."""
 
+from pathlib import Path
+
 import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# They compile thousands of small programs, which run for microseconds.
+COMPILED_QUICKLY = {"decoding", "losses", "metrics", "models", "nn", "search"}
+
+
+@pytest.fixture(autouse=True)
+def _compile_quickly(request):
+    folder = Path(request.path).relative_to(Path(__file__).parent).parts[0]
+    is_quick = folder in COMPILED_QUICKLY and "optimized" not in request.keywords
+    jax.config.update("jax_disable_most_optimizations", is_quick)
 
 
 @pytest.fixture

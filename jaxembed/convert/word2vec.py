@@ -267,7 +267,8 @@ class _Rows:
 def _open_to_read(path: PathLike) -> Iterator[BufferedIOBase]:
     """Opens a plain or gzipped file; damage inside a gzip stream becomes a ValueError."""
     with open(path, "rb") as raw:
-        if raw.peek(2)[:2] != b"\x1f\x8b":
+        # With deflate, gzip's only method: a first key may begin as gzip's two bytes do.
+        if raw.peek(3)[:3] != b"\x1f\x8b\x08":
             yield raw
             return
         try:
