@@ -262,6 +262,35 @@ def _evaluate(options: argparse.Namespace) -> None:
         print(neighbour_table(vectors.keys, vectors.matrix, options.neighbours, count))
 
 
+def _embed(options: argparse.Namespace) -> None:
+    import numpy as np
+
+    _check_ending(options.out, ".npy")
+    vectors = load_run(options.run).embed(options.input)
+    with write_atomically(options.out) as file:
+        np.save(file, vectors)
+    print(f"{len(vectors):,} vectors of {vectors.shape[1]} numbers in {options.out}")
+
+
+def _sample(options: argparse.Namespace) -> None:
+    import jax
+    import numpy as np
+
+    _check_ending(options.out, ".npy", ".png")
+    objects = load_run(options.run).sample(jax.random.key(options.seed), options.n)
+    with write_atomically(options.out) as file:
+        if options.out.endswith(".npy"):
+            np.save(file, objects)
+        else:
+            file.write(draw_grid(objects))
+    print(f"{len(objects):,} samples of shape {objects.shape[1:]} in {options.out}")
+
+
+def _check_ending(path: str, *endings: str) -> None:
+    if not path.endswith(endings):
+        raise ValueError(f"--out {path}: it must end in {' or '.join(endings)}.")
+
+
 def _reproduce(options: argparse.Namespace) -> int:
     try:
         rows = reproduce(options.run, retrain=options.retrain)
@@ -392,6 +421,15 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--queries", metavar="Q.npy", required=True, help="vectors by row")
     search.add_argument("-k", "--k", type=int, default=10, help="how many a query")
     search.add_argument("--out", metavar="FILE.npz", help="write ids and scores, not print them")
+    embed = add("embed", _embed, "vectors of new objects", "run")
+    embed.add_argument(
+        "--input", metavar="PATH", required=True, help="sentences, images or rows, as trained on"
+    )
+    embed.add_argument("--out", metavar="FILE.npy", required=True)
+    sample = add("sample", _sample, "new objects from a generative model", "run")
+    sample.add_argument("--n", type=int, default=64, help="how many")
+    sample.add_argument("--seed", type=int, default=0)
+    sample.add_argument("--out", metavar="FILE", default="samples.png", help=".png or .npy")
     again = add("reproduce", _reproduce, "recompute a run's metrics", "run")
     again.add_argument("--retrain", action="store_true", help="train it anew first")
     add("plot", _plot, "draw a run's figures again", "run")

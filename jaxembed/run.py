@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jaxtyping import PyTree
+from jaxtyping import Array, Key, PyTree
 
 from jaxembed.atomic import write_atomically
 from jaxembed.data import Vocabulary
@@ -83,6 +83,48 @@ class Run:
     def vectors(self) -> KeyedVectors:
         """The embeddings."""
         return self.task.vectors(self.recipe, self.params, self.path)
+
+    def embed(self, source: PathLike) -> np.ndarray:
+        """Embeds the objects of a file or folder, of the kind that the run was trained on.
+
+        Args:
+            source: What the family reads: sentences, images, rows of a table.
+
+        Returns:
+            Float32 vectors, [objects, dim], in the order of the objects.
+
+        Raises:
+            FileNotFoundError: If there is nothing at the path.
+            ValueError: If the objects do not fit the run, or its family embeds no new ones.
+        """
+        return self._ability("embed", "embeds no new objects: its vectors are its own")(
+            self, source
+        )
+
+    def sample(self, key: Key[Array, ""], count: int) -> np.ndarray:
+        """Generates new objects.
+
+        Args:
+            key: Random key.
+            count: How many.
+
+        Returns:
+            The objects, [count, ...].
+
+        Raises:
+            ValueError: If `count` is below 1, or the run has no model that generates.
+        """
+        if count < 1:
+            raise ValueError(f"{count} samples: ask for 1 or more.")
+        return self._ability("sample", "generates nothing")(self, key, count)
+
+    def _ability(self, name: str, otherwise: str) -> Any:
+        """A function of the task that not every family has."""
+        if not hasattr(self.task, name):
+            raise ValueError(
+                f"{self.path} is a run of {type(self.recipe.model).__name__}, which {otherwise}."
+            )
+        return getattr(self.task, name)
 
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:

@@ -1,6 +1,8 @@
-"""Data, host side: texts, vocabularies, encoded corpora, named sets and the input pipeline."""
+"""Data, host side: texts, images, histories, vocabularies, named sets and the input pipeline."""
 
 from jaxembed.data.corpus import Corpus, CorpusBlocks, TextCorpus, encode_corpus, open_corpus
+from jaxembed.data.histories import Histories, HistorySet, load_histories
+from jaxembed.data.images import Images, ImageSet, load_images, read_objects
 from jaxembed.data.names import EMBEDDED, EmbeddedSet, find_embedded
 from jaxembed.data.pipeline import RandomAccessSource, make_batches
 from jaxembed.data.text import read_sentences
@@ -12,14 +14,21 @@ __all__ = [
     "Corpus",
     "CorpusBlocks",
     "EmbeddedSet",
+    "Histories",
+    "HistorySet",
+    "ImageSet",
+    "Images",
     "RandomAccessSource",
     "TextCorpus",
     "Vocabulary",
     "encode_corpus",
     "find_embedded",
+    "load_histories",
+    "load_images",
     "make_batches",
     "make_vocabulary",
     "open_corpus",
     "open_tfds",
+    "read_objects",
     "read_sentences",
 ]

@@ -60,7 +60,11 @@ class Metric:
 
 @runtime_checkable
 class Task(Protocol):
-    """A family of models. `folder` is a run directory that holds the prepared files."""
+    """A family of models. `folder` is a run directory that holds the prepared files.
+
+    A family may have more, see `Run`: `embed(run, source)` for new objects, and
+    `sample(run, key, count)`.
+    """
 
     def prepare(self, recipe: Any, cache: Path, texts: Iterable | None) -> Prepared:
         """Reads the data; large intermediate files go to `cache`, or are found there."""

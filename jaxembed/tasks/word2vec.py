@@ -13,7 +13,15 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 
-from jaxembed.data import EMBEDDED, Corpus, Vocabulary, encode_corpus, make_batches, open_corpus
+from jaxembed.data import (
+    EMBEDDED,
+    Corpus,
+    Vocabulary,
+    encode_corpus,
+    make_batches,
+    open_corpus,
+    read_sentences,
+)
 from jaxembed.metrics.words import (
     evaluate_analogies,
     evaluate_word_pairs,
@@ -208,6 +216,19 @@ def vectors(recipe: Any, params: PyTree, folder: Path) -> KeyedVectors:
     vocabulary = Vocabulary.load(folder / "vocab.json")
     matrix = np.asarray(params["input"])[:, : recipe.model.dim]
     return KeyedVectors(vocabulary.words, matrix, vocabulary.counts)
+
+
+def embed(run: Any, source: Any) -> np.ndarray:
+    """The mean vector of each sentence's known words; a sentence a line, read as the text was."""
+    data = run.recipe.data
+    tokenizer = None if data.tokenizer is None else run.path / "tokenizer.json"
+    sentences, words = [], []
+    for piece, is_end in read_sentences(source, tokenizer=tokenizer, lowercase=data.lowercase):
+        words += piece
+        if is_end:
+            sentences.append(words)
+            words = []
+    return run.vectors.sentence_vectors(sentences)
 
 
 def _evaluation_files(evaluation: Any) -> dict[str, bytes]:
