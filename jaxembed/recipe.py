@@ -95,14 +95,15 @@ class Recipe:
     mesh: MeshShape = MeshShape()
 
     def __post_init__(self) -> None:
-        families = [one for one in FAMILIES if type(self.model) in one.model]
+        families = [one for one in FAMILIES if type(self.model) in one.model] or list(FAMILIES)
         for part in PARTS:
-            kinds = [kind for one in families or FAMILIES for kind in getattr(one, part)]
+            kinds = [kind for one in families for kind in getattr(one, part)]
             if getattr(self, part) is None and part in ("loss", "optim", "evaluation"):
                 object.__setattr__(self, part, kinds[0]())
             if type(value := getattr(self, part)) not in kinds:
                 wanted = " or ".join(dict.fromkeys(kind.__name__ for kind in kinds))
                 raise ValueError(f"recipe.{part} is {value!r}; wanted {wanted}.")
+            families = [one for one in families if type(value) in getattr(one, part)]
         _check_types(self, "recipe")
         if self.epochs < 1:
             raise ValueError(f"epochs is {self.epochs}; give 1 or more.")

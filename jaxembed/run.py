@@ -18,11 +18,12 @@ from jax.experimental import multihost_utils
 from jaxtyping import Array, Key, PyTree
 
 from jaxembed.atomic import write_atomically
-from jaxembed.data import Vocabulary
+from jaxembed.data import TextCorpus, Vocabulary
 from jaxembed.environment import describe_environment, trim_heap
 from jaxembed.models import CBOW, SkipGram
 from jaxembed.recipe import Recipe, flatten, resolve
 from jaxembed.tasks import word2vec
+from jaxembed.tasks.curves import read_metrics
 from jaxembed.tasks.task import Metric, Prepared, Task
 from jaxembed.train import (
     LogEntry,
@@ -39,7 +40,10 @@ from jaxembed.vectors import KeyedVectors
 # Read before the recipe is written, so a directory with it is a run that was cut off there. What a
 # start finds in it is deleted: no name that somebody else might use.
 CACHE = ".jaxembed-cache"
-TASKS: dict[type, Task] = {SkipGram: word2vec, CBOW: word2vec}
+TASKS: dict[tuple[type, type], Task] = {
+    (SkipGram, TextCorpus): word2vec,
+    (CBOW, TextCorpus): word2vec,
+}
 PathLike = str | os.PathLike[str]
 LOSS_RISE = 0.05  # of the lowest epoch's
 LOGGER = logging.getLogger("jaxembed")
@@ -66,7 +70,7 @@ class Run:
     @property
     def task(self) -> Task:
         """The family of the recipe's model."""
-        return TASKS[type(self.recipe.model)]
+        return find_task(self.recipe)
 
     @property
     def model(self) -> Any:
@@ -140,6 +144,11 @@ class Run:
         return {name: Metric(**metric) for name, metric in json.loads(path.read_text()).items()}
 
 
+def find_task(recipe: Recipe) -> Task:
+    """The family that trains a recipe."""
+    return TASKS[type(recipe.model), type(recipe.data)]
+
+
 def load_run(path: PathLike) -> Run:
     """Opens a run directory.
 
@@ -193,7 +202,7 @@ def train_recipe(
     """
     folder = Path(workdir)
     _check_workdir(folder, recipe)
-    task = TASKS[type(recipe.model)]
+    task = find_task(recipe)
     devices = recipe.mesh.data * recipe.mesh.model
     if devices > jax.device_count():
         raise ValueError(
@@ -434,9 +443,8 @@ def _try_to_plot(folder: Path) -> None:
 
 def _warn_of_rising_loss(folder: Path, epochs: int) -> None:
     """Says so where an epoch lost what one before it had: the run diverged without a NaN."""
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    losses = [line["value"] for line in map(json.loads, lines) if line["name"] == "loss"]
-    if len(losses) < 2 * epochs:  # an epoch is compared whole, as texts differ within one
+    losses = read_metrics(folder)["loss"]["value"]
+    if len(losses) < epochs:  # an epoch is compared whole, as texts differ within one
         return
     means = [float(np.mean(part)) for part in np.array_split(losses, epochs)]
     if means[-1] > min(means) + LOSS_RISE * abs(min(means)):

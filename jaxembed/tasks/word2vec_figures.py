@@ -1,6 +1,5 @@
 """The figures of a word2vec run; matplotlib comes with the extra `experiments`."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxembed.metrics.words import evaluate_analogies, read_analogies
+from jaxembed.tasks.curves import read_metrics
 from jaxembed.vectors import KeyedVectors
 
 WORDS_ON_MAP = 250
@@ -16,12 +16,9 @@ SKIPPED = 100  # the most frequent words say little
 
 def draw_loss(figure: Any, folder: Path) -> None:
     """Loss over the words seen."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    losses = {line["step"]: line["value"] for line in lines if line["name"] == "loss"}
-    words = {line["step"]: line["work"] for line in lines if line["name"] == "loss"}
+    loss = read_metrics(folder)["loss"]
     axes = figure.add_subplot()
-    seen = np.cumsum([words[step] for step in losses]) / 1e6
-    axes.plot(seen, list(losses.values()), linewidth=1.5)
+    axes.plot(np.cumsum(loss["work"]) / 1e6, loss["value"], linewidth=1.5)
     axes.set(xlabel="million words seen", ylabel="loss (nats a prediction)")
     axes.grid(alpha=0.3)
 
