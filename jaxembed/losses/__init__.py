@@ -1,5 +1,39 @@
 """Losses: pure functions of arrays, unreduced and masked."""
 
+from jaxembed.losses.likelihoods import (
+    bernoulli_log_likelihood,
+    categorical_log_likelihood,
+    discretized_logistic_log_likelihood,
+    gaussian_log_likelihood,
+    multinomial_log_likelihood,
+)
 from jaxembed.losses.sampled import full_softmax, hierarchical_softmax, negative_sampling
+from jaxembed.losses.variational import (
+    beta_schedule,
+    doubly_reparameterized_bound,
+    elbo,
+    free_bits,
+    gaussian_kl,
+    gaussian_kl_per_dimension,
+    iwae_bound,
+    monte_carlo_kl,
+)
 
-__all__ = ["full_softmax", "hierarchical_softmax", "negative_sampling"]
+__all__ = [
+    "bernoulli_log_likelihood",
+    "beta_schedule",
+    "categorical_log_likelihood",
+    "discretized_logistic_log_likelihood",
+    "doubly_reparameterized_bound",
+    "elbo",
+    "free_bits",
+    "full_softmax",
+    "gaussian_kl",
+    "gaussian_kl_per_dimension",
+    "gaussian_log_likelihood",
+    "hierarchical_softmax",
+    "iwae_bound",
+    "monte_carlo_kl",
+    "multinomial_log_likelihood",
+    "negative_sampling",
+]

@@ -1,5 +1,17 @@
 """Metrics: what embeddings are judged by."""
 
+from jaxembed.metrics.codes import (
+    anomaly_auroc,
+    knn_accuracy,
+    linear_probe_accuracy,
+    pca_codes,
+)
+from jaxembed.metrics.generative import (
+    active_units,
+    bits_per_dimension,
+    importance_log_likelihood,
+    latent_activity,
+)
 from jaxembed.metrics.retrieval import (
     average_precision_at_k,
     mrr,
@@ -8,4 +20,18 @@ from jaxembed.metrics.retrieval import (
     recall_at_k,
 )
 
-__all__ = ["average_precision_at_k", "mrr", "ndcg_at_k", "precision_at_k", "recall_at_k"]
+__all__ = [
+    "active_units",
+    "anomaly_auroc",
+    "average_precision_at_k",
+    "bits_per_dimension",
+    "importance_log_likelihood",
+    "knn_accuracy",
+    "latent_activity",
+    "linear_probe_accuracy",
+    "mrr",
+    "ndcg_at_k",
+    "pca_codes",
+    "precision_at_k",
+    "recall_at_k",
+]
