@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import dataclasses
 import logging
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -48,6 +49,7 @@ from jaxembed.search import (
     ScannIndex,
     load_index,
 )
+from jaxembed.tasks.autoencoder_figures import draw_grid
 from jaxembed.train import Interrupted
 from jaxembed.vectors import KeyedVectors
 
@@ -282,8 +284,20 @@ def _sample(options: argparse.Namespace) -> None:
         if options.out.endswith(".npy"):
             np.save(file, objects)
         else:
-            file.write(draw_grid(objects))
+            _draw_pictures(objects).savefig(file, format="png")
     print(f"{len(objects):,} samples of shape {objects.shape[1:]} in {options.out}")
+
+
+def _draw_pictures(objects: Any) -> Any:
+    """A figure with all of them."""
+    from matplotlib.figure import Figure
+
+    if objects.ndim not in (3, 4):
+        raise ValueError("the samples are no pictures: write them to a --out that ends in .npy.")
+    columns = math.ceil(math.sqrt(len(objects)))
+    figure = Figure(figsize=(8, 8), dpi=130, layout="constrained")
+    draw_grid(figure, objects, columns, {})
+    return figure
 
 
 def _check_ending(path: str, *endings: str) -> None:

@@ -8,9 +8,10 @@ import types
 import typing
 from typing import Any
 
-from jaxembed.data import TextCorpus
-from jaxembed.models import CBOW, SkipGram
+from jaxembed.data import HistorySet, ImageSet, TextCorpus
+from jaxembed.models import AE, CBOW, VAE, Reconstruction, SkipGram, VariationalBound
 from jaxembed.models.word2vec import RowSGD, WindowPairs
+from jaxembed.train import Adam
 
 PARTS = ("model", "data", "loss", "optim", "evaluation")
 
@@ -32,6 +33,43 @@ class WordEvaluation:
     def __post_init__(self) -> None:
         if self.restrict_vocab < 1:
             raise ValueError(f"restrict_vocab is {self.restrict_vocab}; give 1 or more.")
+
+
+@dataclasses.dataclass(frozen=True)
+class CodeEvaluation:
+    """How codes, and the model that made them, are judged on examples held out.
+
+    Attributes:
+        samples: Importance samples an example for the log-likelihood.
+        most: Examples tested at most; the probes learn from five times as many training examples.
+        neighbours: Of the nearest-neighbour probe.
+    """
+
+    samples: int = 500
+    most: int = 1000
+    neighbours: int = 5
+
+    def __post_init__(self) -> None:
+        if min(self.samples, self.most, self.neighbours) < 1:
+            raise ValueError(
+                f"samples is {self.samples}, most {self.most}, neighbours {self.neighbours}: give "
+                "1 or more of each."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class RankingEvaluation:
+    """How recommended items are judged against those held out.
+
+    Attributes:
+        k: Length of the list that is recommended.
+    """
+
+    k: int = 20
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"k is {self.k}: give 1 or more.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +105,12 @@ class Family:
     inner: tuple[type, ...] = ()
 
 
-FAMILIES = (Family((SkipGram, CBOW), (TextCorpus,), (WindowPairs,), (RowSGD,), (WordEvaluation,)),)
+FAMILIES = (
+    Family((SkipGram, CBOW), (TextCorpus,), (WindowPairs,), (RowSGD,), (WordEvaluation,)),
+    Family((AE,), (ImageSet,), (Reconstruction,), (Adam,), (CodeEvaluation,)),
+    Family((VAE,), (ImageSet,), (VariationalBound,), (Adam,), (CodeEvaluation,)),
+    Family((VAE,), (HistorySet,), (VariationalBound,), (Adam,), (RankingEvaluation,)),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +183,13 @@ class Recipe:
         """
         return _replace(self, {tuple(path.split(".")): changes[path] for path in changes}, (), self)
 
+    def with_sizes(self, resolved: dict[str, Any]) -> "Recipe":
+        """Fills in the model's sizes that a run's data decided, JSON values by field."""
+        hints = fields_of(self.model)
+        known = hints.keys() & resolved.keys()
+        sizes = {name: _fit(resolved[name], hints[name], f"model.{name}") for name in known}
+        return dataclasses.replace(self, model=self.model.clone(**sizes))
+
     def differences(self, other: "Recipe") -> list[str]:
         """Says for each field that differs what stands here and what in the other recipe."""
         mine, others = flatten(self.to_json()), flatten(other.to_json())
@@ -166,15 +216,6 @@ def flatten(content: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in content.items():
         joined |= flatten(value, f"{prefix}.{key}" if prefix else key)
     return joined
-
-
-def resolve(model: Any, resolved: dict[str, Any]) -> Any:
-    """Returns the model with the sizes that a run's data decided, from JSON values by field."""
-    hints = fields_of(model)
-    sizes = {
-        name: _fit(resolved[name], hints[name], name) for name in hints.keys() & resolved.keys()
-    }
-    return model.clone(**sizes)
 
 
 def fields_of(value: Any) -> dict[str, Any]:

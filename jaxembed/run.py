@@ -18,11 +18,11 @@ from jax.experimental import multihost_utils
 from jaxtyping import Array, Key, PyTree
 
 from jaxembed.atomic import write_atomically
-from jaxembed.data import TextCorpus, Vocabulary
+from jaxembed.data import HistorySet, ImageSet, TextCorpus, Vocabulary
 from jaxembed.environment import describe_environment, trim_heap
-from jaxembed.models import CBOW, SkipGram
-from jaxembed.recipe import Recipe, flatten, resolve
-from jaxembed.tasks import word2vec
+from jaxembed.models import AE, CBOW, VAE, SkipGram
+from jaxembed.recipe import Recipe, flatten
+from jaxembed.tasks import autoencoder, recommender, word2vec
 from jaxembed.tasks.curves import read_metrics
 from jaxembed.tasks.task import Metric, Prepared, Task
 from jaxembed.train import (
@@ -43,6 +43,9 @@ CACHE = ".jaxembed-cache"
 TASKS: dict[tuple[type, type], Task] = {
     (SkipGram, TextCorpus): word2vec,
     (CBOW, TextCorpus): word2vec,
+    (AE, ImageSet): autoencoder,
+    (VAE, ImageSet): autoencoder,
+    (VAE, HistorySet): recommender,
 }
 PathLike = str | os.PathLike[str]
 LOSS_RISE = 0.05  # of the lowest epoch's
@@ -73,20 +76,25 @@ class Run:
         return find_task(self.recipe)
 
     @property
+    def sized(self) -> Recipe:
+        """The recipe with the sizes that the data decided, which tasks work with."""
+        return self.recipe.with_sizes(self.resolved)
+
+    @property
     def model(self) -> Any:
         """The module, with the sizes that the data decided."""
-        return resolve(self.recipe.model, self.resolved)
+        return self.sized.model
 
     @functools.cached_property
     def params(self) -> PyTree:
         """The newest stored parameters."""
-        abstract = self.task.abstract_params(self.recipe, self.resolved)
+        abstract = self.task.abstract_params(self.sized, self.resolved)
         return restore_params(self.path, abstract_like(abstract))
 
     @functools.cached_property
     def vectors(self) -> KeyedVectors:
         """The embeddings."""
-        return self.task.vectors(self.recipe, self.params, self.path)
+        return self.task.vectors(self.sized, self.params, self.path)
 
     def embed(self, source: PathLike) -> np.ndarray:
         """Embeds the objects of a file or folder, of the kind that the run was trained on.
@@ -223,7 +231,7 @@ def train_recipe(
     _wait_for_all_processes("cleared")
     prepared = task.prepare(recipe, cache, texts)
     run = _start(folder, recipe, prepared)
-    training = task.training(recipe, prepared, mesh)
+    training = task.training(run.sized, prepared, mesh)
     trim_heap()
     _forget_metrics_after(folder, latest_step(folder) or 0)
     train(
@@ -249,7 +257,7 @@ def train_recipe(
     params = [load_run(folder).params]
     if jax.process_index() == 0:
         _warn_of_rising_loss(folder, recipe.epochs)
-        results = task.evaluate(recipe, params.pop(), folder)
+        results = task.evaluate(run.sized, params.pop(), folder)
         _write_json(folder / "results.json", {n: dataclasses.asdict(m) for n, m in results.items()})
         shutil.rmtree(cache, ignore_errors=True)
         _try_to_plot(folder)
@@ -277,9 +285,9 @@ def reproduce(path: PathLike, *, retrain: bool = False) -> list[tuple[str, Metri
     if retrain:
         with tempfile.TemporaryDirectory() as folder:
             again = _retrain(run, Path(folder))
-            computed = again.task.evaluate(run.recipe, again.params, run.path)
+            computed = again.task.evaluate(run.sized, again.params, run.path)
     else:
-        computed = run.task.evaluate(run.recipe, run.params, run.path)
+        computed = run.task.evaluate(run.sized, run.params, run.path)
     if computed.keys() != run.results.keys():
         raise ValueError(
             f"{run.path}/results.json has {sorted(run.results)}, its recipe and files give "
@@ -304,7 +312,7 @@ def plot_run(path: PathLike) -> list[Path]:
 
     run = load_run(path)
     written = []
-    for name, draw in run.task.figures(run.recipe, run.params, run.path).items():
+    for name, draw in run.task.figures(run.sized, run.params, run.path).items():
         figure = Figure(figsize=(8, 6), dpi=130, layout="constrained")
         draw(figure)
         file = run.path / "figures" / f"{name}.png"

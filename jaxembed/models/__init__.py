@@ -1,15 +1,17 @@
 """Models: one file or one folder each."""
 
-from jaxembed.models.autoencoder import AE, make_autoencoder_loss
+from jaxembed.models.autoencoder import AE, Reconstruction, make_autoencoder_loss
 from jaxembed.models.vae import VAE
-from jaxembed.models.vae_loss import make_iwae_loss, make_vae_loss
+from jaxembed.models.vae_loss import VariationalBound, make_iwae_loss, make_vae_loss
 from jaxembed.models.word2vec import CBOW, SkipGram
 
 __all__ = [
     "AE",
     "CBOW",
     "VAE",
+    "Reconstruction",
     "SkipGram",
+    "VariationalBound",
     "make_autoencoder_loss",
     "make_iwae_loss",
     "make_vae_loss",

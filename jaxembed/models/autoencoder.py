@@ -1,5 +1,6 @@
 """Autoencoders of vectors, images and tables: encoder, decoder, `AE` and its loss."""
 
+import dataclasses
 import math
 from typing import Any, Literal, get_args
 
@@ -14,6 +15,30 @@ from jaxembed.nn import Activation, ConvolutionalDecoder, ConvolutionalEncoder, 
 Architecture = Literal["dense", "conv"]
 Corruption = Literal["none", "gaussian", "masking"]
 Metrics = dict[str, tuple[Any, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reconstruction:
+    """The loss of an autoencoder, see `make_autoencoder_loss`.
+
+    Attributes:
+        corruption: What is done to the encoder's inputs; the target stays clean.
+        corruption_rate: Standard deviation of the noise, or the share of values set to 0.
+        sparsity: Weight of the sum of the code's absolute values, in nats a unit.
+    """
+
+    corruption: Corruption = "none"
+    corruption_rate: float = 0.0
+    sparsity: float = 0.0
+
+    def __post_init__(self) -> None:
+        limit = 1.0 if self.corruption == "masking" else math.inf
+        if not 0.0 <= self.corruption_rate < limit:
+            raise ValueError(
+                f"corruption_rate is {self.corruption_rate}: give 0 or more, below {limit}."
+            )
+        if not self.sparsity >= 0.0:
+            raise ValueError(f"sparsity is {self.sparsity}: give 0 or more.")
 
 
 class Encoder(nn.Module):

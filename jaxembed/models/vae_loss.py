@@ -1,5 +1,6 @@
 """Losses of `VAE`: the ELBO with its variants, and the importance-weighted bound."""
 
+import dataclasses
 from typing import Any, Literal, get_args
 
 import jax
@@ -22,6 +23,43 @@ from jaxembed.models.likelihood import Binarization, binarize
 from jaxembed.models.vae import VAE
 
 Gradient = Literal["plain", "doubly-reparameterized"]
+
+
+@dataclasses.dataclass(frozen=True)
+class VariationalBound:
+    """The bound on the likelihood that a VAE is trained on.
+
+    Attributes:
+        bound: The ELBO, or the importance-weighted bound of Burda et al., which takes `samples` and
+            `gradient` alone.
+        beta: Weight of the divergence.
+        warmup: Share of all steps in which that weight rises from 0.
+        free_nats: Nats a dimension that are free, see `free_bits`.
+        samples: Posterior samples an example.
+        gradient: How the encoder's gradient of the importance-weighted bound is estimated.
+    """
+
+    bound: Literal["elbo", "iwae"] = "elbo"
+    beta: float = 1.0
+    warmup: float = 0.0
+    free_nats: float = 0.0
+    samples: int = 1
+    gradient: Gradient = "plain"
+
+    def __post_init__(self) -> None:
+        if not (self.beta >= 0.0 and self.free_nats >= 0.0 and 0.0 <= self.warmup <= 1.0):
+            raise ValueError(
+                f"beta is {self.beta}, free_nats {self.free_nats}, warmup {self.warmup}: give 0 or "
+                "more, and 1 at most for warmup."
+            )
+        if self.samples < 1:
+            raise ValueError(f"samples is {self.samples}: give 1 or more.")
+        is_plain = (self.beta, self.warmup, self.free_nats) == (1.0, 0.0, 0.0)
+        if self.bound == "iwae" and not is_plain:
+            raise ValueError(
+                "bound 'iwae' has no divergence to weigh: leave beta, warmup and free_nats out, or "
+                "use bound 'elbo'."
+            )
 
 
 def make_vae_loss(

@@ -62,6 +62,8 @@ class Metric:
 class Task(Protocol):
     """A family of models. `folder` is a run directory that holds the prepared files.
 
+    After `prepare`, the model of `recipe` has the sizes that the data decided.
+
     A family may have more, see `Run`: `embed(run, source)` for new objects, and
     `sample(run, key, count)`.
     """
