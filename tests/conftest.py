@@ -9,13 +9,14 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # They compile thousands of small programs, which run for microseconds.
-COMPILED_QUICKLY = {"decoding", "losses", "metrics", "models", "nn", "search"}
+COMPILED_QUICKLY = {"decoding", "losses", "metrics", "models", "nn", "search", "tasks"}
 
 
-@pytest.fixture(autouse=True)
-def _compile_quickly(request):
-    folder = Path(request.path).relative_to(Path(__file__).parent).parts[0]
-    is_quick = folder in COMPILED_QUICKLY and "optimized" not in request.keywords
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Before the fixtures of a module, which compile as well."""
+    folder = item.path.relative_to(Path(__file__).parent).parts[0]
+    is_quick = folder in COMPILED_QUICKLY and "optimized" not in item.keywords
     jax.config.update("jax_disable_most_optimizations", is_quick)
 
 

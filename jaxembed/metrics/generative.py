@@ -8,9 +8,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
 
 from jaxembed.losses import gaussian_log_likelihood
+
+AnyArray = Array | np.ndarray
+
 
 # A chunk of codes times a decoder's widest layer stays in the cache of a core or two.
 CODES_AT_ONCE = 2048
@@ -20,7 +24,7 @@ _FLOOR = -1e30  # the log-weight of a sample that fills up a chunk
 def importance_log_likelihood(
     model: Any,
     params: PyTree,
-    x: Shaped[Array, "n ..."],
+    x: Shaped[AnyArray, "n ..."],
     key: Key[Array, ""],
     *,
     samples: int,
@@ -97,7 +101,7 @@ def _importance_log_likelihood(model, params, x, key, samples):
 
 
 def bits_per_dimension(
-    log_likelihood: Float[Array, "n"], *, dimensions: int, levels: int | None = None
+    log_likelihood: Float[AnyArray, "n"], *, dimensions: int, levels: int | None = None
 ) -> Float[Array, "n"]:
     """Converts nats an example to bits a dimension.
 
@@ -117,10 +121,10 @@ def bits_per_dimension(
     if dimensions < 1 or (levels is not None and levels < 2):
         raise ValueError(f"dimensions is {dimensions}, levels {levels}: give at least 1 and 2.")
     offset = 0.0 if levels is None else jnp.log2(float(levels))
-    return -log_likelihood / (dimensions * jnp.log(2.0)) + offset
+    return -jnp.asarray(log_likelihood) / (dimensions * jnp.log(2.0)) + offset
 
 
-def latent_activity(mean: Float[Array, "n latent"]) -> Float[Array, "latent"]:
+def latent_activity(mean: Float[AnyArray, "n latent"]) -> Float[Array, "latent"]:
     """Computes how much each unit's posterior mean varies over the data.
 
     Args:
@@ -132,7 +136,7 @@ def latent_activity(mean: Float[Array, "n latent"]) -> Float[Array, "latent"]:
     return jnp.var(mean, axis=0)
 
 
-def active_units(mean: Float[Array, "n latent"], *, threshold: float = 0.01) -> Int[Array, ""]:
+def active_units(mean: Float[AnyArray, "n latent"], *, threshold: float = 0.01) -> Int[Array, ""]:
     """Counts the units whose posterior mean varies over the data.
 
     Args:

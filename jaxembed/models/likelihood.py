@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
 from jaxembed.losses import (
@@ -16,6 +17,7 @@ from jaxembed.losses import (
     multinomial_log_likelihood,
 )
 
+AnyArray = Array | np.ndarray
 LikelihoodName = Literal[
     "bernoulli", "gaussian", "discretized-logistic", "categorical", "multinomial", "mixed"
 ]
@@ -90,12 +92,13 @@ class Likelihood:
             return self.numeric
         return int(self.name in ("gaussian", "discretized-logistic"))
 
-    def flatten(self, x: Shaped[Array, "*batch"]) -> Shaped[Array, "batch size"]:
+    def flatten(self, x: Shaped[AnyArray, "*batch"]) -> Shaped[Array, "batch size"]:
         """One row an example.
 
         Raises:
             ValueError: If the examples are neither of `shape` nor rows of as many values.
         """
+        x = jnp.asarray(x)
         if x.ndim == 0 or x.shape[1:] not in (self.shape, (self.size,)):
             raise ValueError(
                 f"examples are {x.shape[1:]}, but the model's shape is {self.shape}: give "
@@ -106,7 +109,7 @@ class Likelihood:
             raise ValueError(f"categorical data of {x.dtype}: give whole numbers, such as int32.")
         return x if self.name == "categorical" else x.astype(jnp.float32)
 
-    def inputs(self, x: Shaped[Array, "batch size"]) -> Float[Array, "batch inputs"]:
+    def inputs(self, x: Shaped[AnyArray, "batch size"]) -> Float[Array, "batch inputs"]:
         """What an encoder sees of flattened examples: classes as indicators."""
         if self.name == "categorical":
             indicators = jax.nn.one_hot(x, self.levels, dtype=jnp.float32)
@@ -141,7 +144,7 @@ class Likelihood:
 
     def log_likelihood(
         self,
-        x: Shaped[Array, "batch size"],
+        x: Shaped[AnyArray, "batch size"],
         parameters: Any,
         *,
         mask: Bool[Array, "batch"] | None = None,
@@ -217,7 +220,7 @@ class Likelihood:
 
 
 def binarize(
-    x: Shaped[Array, "*shape"], key: Array, binarization: Binarization
+    x: Shaped[AnyArray, "*shape"], key: Array, binarization: Binarization
 ) -> Shaped[Array, "*shape"]:
     """Draws each pixel anew as 0 or 1, with its intensity as the chance of 1, if "dynamic".
 
@@ -231,6 +234,7 @@ def binarize(
 
     Reference: Salakhutdinov & Murray, 2008, section 5.
     """
+    x = jnp.asarray(x)
     if binarization == "none":
         return x
     return (jax.random.uniform(key, x.shape) < x).astype(jnp.float32)

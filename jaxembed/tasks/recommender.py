@@ -69,7 +69,7 @@ def training(recipe: Any, prepared: Prepared, mesh: Mesh) -> Training:
 
 
 def indicators(
-    items: Int[Array, "users longest"], *, item_count: int
+    items: Int[Array | np.ndarray, "users longest"], *, item_count: int
 ) -> Float[Array, "users items"]:
     """Rows with 1 at each user's items; -1 is no item."""
     rows = jnp.arange(items.shape[0])[:, None]
