@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
 
 from jaxembed.losses import gaussian_log_likelihood
@@ -20,7 +21,7 @@ _FLOOR = -1e30  # the log-weight of a sample that fills up a chunk
 def importance_log_likelihood(
     model: Any,
     params: PyTree,
-    x: Shaped[Array, "n ..."],
+    x: Shaped[Array | np.ndarray, "n ..."],
     key: Key[Array, ""],
     *,
     samples: int,

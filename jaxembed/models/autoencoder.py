@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PyTree, Shaped
 
-from jaxembed.models.likelihood import Binarization, Likelihood, LikelihoodName, binarize
+from jaxembed.models.likelihood import AnyArray, Binarization, Likelihood, LikelihoodName, binarize
 from jaxembed.nn import Activation, ConvolutionalDecoder, ConvolutionalEncoder, DenseStack
 
 Architecture = Literal["dense", "conv"]
@@ -123,21 +123,23 @@ class Codec(nn.Module):
         """Number of the encoder's outputs."""
         return self.latent
 
-    def inputs(self, x: Shaped[Array, "batch ..."]) -> Float[Array, "batch inputs"]:
+    def inputs(self, x: Shaped[AnyArray, "batch ..."]) -> Float[Array, "batch inputs"]:
         """What the encoder sees of each example."""
         return self.distribution.inputs(self.distribution.flatten(x))
 
-    def decode(self, z: Float[Array, "*batch latent"]) -> Any:
+    def decode(self, z: Float[AnyArray, "*batch latent"]) -> Any:
         """The likelihood's parameters, see `Likelihood`."""
-        return self.decoder(z)
+        return self.decoder(jnp.asarray(z))
 
     def log_likelihood(
-        self, x: Shaped[Array, "batch ..."], z: Float[Array, "*batch latent"]
+        self,
+        x: Shaped[AnyArray, "batch ..."],
+        z: Float[AnyArray, "*batch latent"],
     ) -> Float[Array, "*batch"]:
         """Nats of each example at codes [batch, latent] or [samples, batch, latent]."""
         return self.distribution.log_likelihood(self.distribution.flatten(x), self.decode(z))
 
-    def expected(self, z: Float[Array, "*batch latent"]) -> Float[Array, "..."]:
+    def expected(self, z: Float[AnyArray, "*batch latent"]) -> Float[Array, "..."]:
         """The expected examples at codes, of the model's shape."""
         return self.distribution.expected(self.decode(z)).reshape(*z.shape[:-1], *self.shape)
 
@@ -149,11 +151,11 @@ class AE(Codec):
     component analysis.
     """
 
-    def __call__(self, x: Shaped[Array, "batch ..."]) -> Any:
+    def __call__(self, x: Shaped[AnyArray, "batch ..."]) -> Any:
         """The parameters of the likelihood at the codes of `x`."""
         return self.decode(self.encode(x))
 
-    def encode(self, x: Shaped[Array, "batch ..."]) -> Float[Array, "batch latent"]:
+    def encode(self, x: Shaped[AnyArray, "batch ..."]) -> Float[Array, "batch latent"]:
         """The code of each example."""
         return self.encoder(self.inputs(x))
 
@@ -161,11 +163,11 @@ class AE(Codec):
         """The code of inputs that may have been corrupted."""
         return self.encoder(inputs)
 
-    def reconstruct(self, x: Shaped[Array, "batch ..."]) -> Float[Array, "batch ..."]:
+    def reconstruct(self, x: Shaped[AnyArray, "batch ..."]) -> Float[Array, "batch ..."]:
         """The expected examples at the codes of `x`, of the model's shape."""
         return self.expected(self.encode(x))
 
-    def reconstruction_error(self, x: Shaped[Array, "batch ..."]) -> Float[Array, "batch"]:
+    def reconstruction_error(self, x: Shaped[AnyArray, "batch ..."]) -> Float[Array, "batch"]:
         """Negative log-likelihood of each example at its own code, in nats."""
         return -self.log_likelihood(x, self.encode(x))
 

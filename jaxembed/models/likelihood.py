@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
 from jaxembed.losses import (
@@ -19,6 +20,7 @@ from jaxembed.losses import (
 LikelihoodName = Literal[
     "bernoulli", "gaussian", "discretized-logistic", "categorical", "multinomial", "mixed"
 ]
+AnyArray = Array | np.ndarray  # on the device or the host
 Binarization = Literal["none", "dynamic"]
 
 
@@ -90,12 +92,13 @@ class Likelihood:
             return self.numeric
         return int(self.name in ("gaussian", "discretized-logistic"))
 
-    def flatten(self, x: Shaped[Array, "*batch"]) -> Shaped[Array, "batch size"]:
+    def flatten(self, x: Shaped[AnyArray, "..."]) -> Shaped[Array, "batch size"]:
         """One row an example.
 
         Raises:
             ValueError: If the examples are neither of `shape` nor rows of as many values.
         """
+        x = jnp.asarray(x)
         if x.ndim == 0 or x.shape[1:] not in (self.shape, (self.size,)):
             raise ValueError(
                 f"examples are {x.shape[1:]}, but the model's shape is {self.shape}: give "
@@ -217,7 +220,7 @@ class Likelihood:
 
 
 def binarize(
-    x: Shaped[Array, "*shape"], key: Array, binarization: Binarization
+    x: Shaped[AnyArray, "*shape"], key: Array, binarization: Binarization
 ) -> Shaped[Array, "*shape"]:
     """Draws each pixel anew as 0 or 1, with its intensity as the chance of 1, if "dynamic".
 
@@ -232,7 +235,7 @@ def binarize(
     Reference: Salakhutdinov & Murray, 2008, section 5.
     """
     if binarization == "none":
-        return x
+        return jnp.asarray(x)
     return (jax.random.uniform(key, x.shape) < x).astype(jnp.float32)
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Key, Shaped
 
 from jaxembed.losses import gaussian_log_likelihood
 from jaxembed.models.autoencoder import Codec
-from jaxembed.models.likelihood import LikelihoodName
+from jaxembed.models.likelihood import AnyArray, LikelihoodName
 from jaxembed.models.priors import NormalPrior, VampPrior
 
 Prior = Literal["normal", "vamp"]
@@ -65,7 +65,7 @@ class VAE(Codec):
         """Number of the encoder's outputs: mean and log-variance."""
         return 2 * self.latent
 
-    def __call__(self, x: Shaped[Array, "batch ..."], key: Key[Array, ""] | None = None) -> Any:
+    def __call__(self, x: Shaped[AnyArray, "batch ..."], key: Key[Array, ""] | None = None) -> Any:
         """The likelihood's parameters at a posterior sample, or without a key at the mean."""
         mean, log_var = self.encode(x)
         if self.is_initializing():
@@ -73,14 +73,14 @@ class VAE(Codec):
         return self.decode(mean if key is None else _reparameterize(key, mean, log_var))
 
     def encode(
-        self, x: Shaped[Array, "batch ..."], dropout_key: Key[Array, ""] | None = None
+        self, x: Shaped[AnyArray, "batch ..."], dropout_key: Key[Array, ""] | None = None
     ) -> tuple[Float[Array, "batch latent"], Float[Array, "batch latent"]]:
         """Mean and log-variance of the posterior q(z | x)."""
         return self._encode_inputs(self.inputs(x), dropout_key)
 
     def sample_posterior(
         self,
-        x: Shaped[Array, "batch ..."],
+        x: Shaped[AnyArray, "batch ..."],
         key: Key[Array, ""],
         samples: int,
         dropout_key: Key[Array, ""] | None = None,
@@ -92,19 +92,21 @@ class VAE(Codec):
         z = _reparameterize(key, mean, log_var)
         return z, gaussian_log_likelihood(z, mean, log_var)
 
-    def log_prior(self, z: Float[Array, "*batch latent"]) -> Float[Array, "*batch"]:
+    def log_prior(self, z: Float[AnyArray, "*batch latent"]) -> Float[Array, "*batch"]:
         """Nats of codes under the prior."""
         return self.code_prior.log_density(z, self._encode_inputs)
 
     def log_joint(
-        self, x: Shaped[Array, "batch ..."], z: Float[Array, "*batch latent"]
+        self,
+        x: Shaped[AnyArray, "batch ..."],
+        z: Float[AnyArray, "*batch latent"],
     ) -> Float[Array, "*batch"]:
         """Log p(x, z) at codes [batch, latent] or [samples, batch, latent], in nats."""
         return self.log_likelihood(x, z) + self.log_prior(z)
 
     def log_weights(
         self,
-        x: Shaped[Array, "batch ..."],
+        x: Shaped[AnyArray, "batch ..."],
         key: Key[Array, ""],
         samples: int,
         dropout_key: Key[Array, ""] | None = None,
@@ -127,7 +129,10 @@ class VAE(Codec):
         return self.distribution.draw(data_key, parameters).reshape(count, *self.shape)
 
     def interpolate(
-        self, first: Shaped[Array, "batch ..."], second: Shaped[Array, "batch ..."], steps: int
+        self,
+        first: Shaped[AnyArray, "batch ..."],
+        second: Shaped[AnyArray, "batch ..."],
+        steps: int,
     ) -> Float[Array, "steps batch ..."]:
         """Expected objects on the straight line between the posterior means of two, both ends in.
 
@@ -140,11 +145,11 @@ class VAE(Codec):
         shares = jnp.linspace(0.0, 1.0, steps)[:, None, None]
         return self.expected(start[None] * (1.0 - shares) + end[None] * shares)
 
-    def reconstruct(self, x: Shaped[Array, "batch ..."]) -> Float[Array, "batch ..."]:
+    def reconstruct(self, x: Shaped[AnyArray, "batch ..."]) -> Float[Array, "batch ..."]:
         """The expected objects at the posterior means of `x`, of the model's shape."""
         return self.expected(self.encode(x)[0])
 
-    def reconstruction_error(self, x: Shaped[Array, "batch ..."]) -> Float[Array, "batch"]:
+    def reconstruction_error(self, x: Shaped[AnyArray, "batch ..."]) -> Float[Array, "batch"]:
         """Negative log-likelihood of each example at its posterior mean, in nats."""
         return -self.log_likelihood(x, self.encode(x)[0])
 
