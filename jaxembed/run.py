@@ -451,7 +451,8 @@ def _try_to_plot(folder: Path) -> None:
 
 def _warn_of_rising_loss(folder: Path, epochs: int) -> None:
     """Says so where an epoch lost what one before it had: the run diverged without a NaN."""
-    losses = read_metrics(folder)["loss"]["value"]
+    metrics = read_metrics(folder)
+    losses = metrics["loss"]["value"] if "loss" in metrics else ()
     if len(losses) < epochs:  # an epoch is compared whole, as texts differ within one
         return
     means = [float(np.mean(part)) for part in np.array_split(losses, epochs)]

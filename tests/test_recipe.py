@@ -8,10 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxembed.data import TextCorpus
-from jaxembed.models import CBOW, SkipGram
+from jaxembed.data import HistorySet, ImageSet, TextCorpus
+from jaxembed.models import AE, CBOW, VAE, Reconstruction, SkipGram, VariationalBound
 from jaxembed.models.word2vec import RowSGD, WindowPairs
-from jaxembed.recipe import TYPES, MeshShape, Recipe, WordEvaluation, fields_of
+from jaxembed.recipe import (
+    TYPES,
+    CodeEvaluation,
+    MeshShape,
+    RankingEvaluation,
+    Recipe,
+    WordEvaluation,
+    fields_of,
+)
+from jaxembed.train import Adam
 
 SMALL = Recipe(SkipGram(vocab_size=0, dim=8), TextCorpus("text.txt"))
 # Every type of the table with no field at its default.
@@ -25,6 +34,29 @@ FULL = [
         epochs=9,
         seed=2**32 - 1,
         mesh=MeshShape(2, 4),
+    ),
+    Recipe(
+        model=AE((2, 2), 3, (5,), "bernoulli", "conv", "tanh", 2, (2, 3), "bfloat16"),
+        data=ImageSet("folder", 0.5, "static", 28, 3, "skip"),
+        loss=Reconstruction("masking", 0.25, 0.5),
+        optim=Adam(0.5, "linear", 0.25, 64, 2, 0.125, 1.5, 0.75, 0.5),
+        evaluation=CodeEvaluation(7, 8, 9),
+        epochs=9,
+        seed=0,
+        mesh=MeshShape(2, 4),
+    ),
+    Recipe(
+        model=VAE(
+            (9,), 3, (5,), "multinomial", "conv", "tanh", 2, (2,), "bfloat16", "vamp", 6, "l2", 0.5
+        ),
+        data=HistorySet("folder"),
+        loss=VariationalBound("elbo", 0.5, 0.25, 0.125, 4),
+        evaluation=RankingEvaluation(5),
+    ),
+    Recipe(
+        model=VAE((4, 4)),
+        data=ImageSet("digits"),
+        loss=VariationalBound("iwae", samples=5, gradient="doubly-reparameterized"),
     ),
     Recipe(CBOW(0, 3, "softmax"), TextCorpus("docstrings", max_vocab=None)),
 ]
@@ -58,7 +90,10 @@ def test_full_recipes_cover_the_table_and_every_field():
         values += [getattr(recipe, name) for name in fields_of(recipe)]
     seen = {type(value).__name__ for value in values if dataclasses.is_dataclass(value)}
     assert seen == TYPES.keys()
-    for value in [FULL[0], *(getattr(FULL[0], name) for name in fields_of(FULL[0]))]:
+    whole = [FULL[0], FULL[1]]
+    parts = [getattr(recipe, name) for recipe in whole for name in fields_of(recipe)]
+    parts += [FULL[2].model, FULL[2].data, FULL[2].evaluation]
+    for value in [*whole, *parts]:
         if type(value) in TYPES.values():
             defaults = {field.name: field.default for field in dataclasses.fields(value)}
             same = [name for name in fields_of(value) if getattr(value, name) == defaults[name]]
@@ -109,6 +144,14 @@ def test_every_value_survives_json(lr, sample, source, pairs, seed):
         (changed("mesh.data", 0), "a mesh of 0 x 1 devices"),
         (changed("evaluation.restrict_vocab", 0), "restrict_vocab is 0"),
         ({"type": "Recipe", "model": {"type": "CBOW", "vocab_size": 0}}, "incomplete.*'data'"),
+        (
+            changed("optim", {"type": "Adam"}),
+            r"recipe\.optim is Adam\(.*wanted RowSGD",
+        ),
+        (
+            changed("evaluation", {"type": "CodeEvaluation"}, FULL[2]),
+            r"recipe\.evaluation is CodeEvaluation\(.*wanted RankingEvaluation",
+        ),
         ({"type": "RowSGD"}, "describes a RowSGD; wanted a Recipe"),
         ([], "describes a list; wanted a Recipe"),
         ({}, "recipe is of type None"),

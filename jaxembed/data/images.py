@@ -163,7 +163,7 @@ def versions(source: str) -> dict[str, str]:
 
 def _read(images: ImageSet) -> tuple[Images, Images | None]:
     if images.source == "digits":
-        return _read_digits(), None
+        return read_digits(), None
     if images.source.startswith(PREFIX):
         return _read_tfds(images.source)
     if not pathlib.Path(images.source).exists():
@@ -183,7 +183,8 @@ def _read_path(images: ImageSet) -> tuple[Images, Images | None]:
     return _read_folder(path, images), None
 
 
-def _read_digits() -> Images:
+def read_digits() -> Images:
+    """The 1,797 handwritten digits of scikit-learn, 8 x 8, labelled."""
     try:
         from sklearn.datasets import load_digits
     except ModuleNotFoundError as error:

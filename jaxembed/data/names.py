@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
-from jaxembed.data import docstrings
+from jaxembed.data import docstrings, images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +33,12 @@ EMBEDDED: dict[str, EmbeddedSet] = {
         summary="English prose of the installed Python libraries' docstrings",
         load=docstrings.read_docstrings,
         versions=docstrings.versions,
+    ),
+    "digits": EmbeddedSet(
+        kind="images",
+        summary="1,797 handwritten digits, 8 x 8, of scikit-learn",
+        load=images.read_digits,
+        versions=lambda: images.versions("digits"),
     ),
 }
 

@@ -111,7 +111,8 @@ def free_bits(
         means = jnp.mean(kl_per_dimension, axis=0, keepdims=True)
     else:
         kept = jnp.where(mask[:, None], kl_per_dimension, 0.0)
-        means = jnp.sum(kept, axis=0, keepdims=True) / jnp.maximum(jnp.sum(mask), 1)
+        count = jnp.maximum(jnp.sum(mask.astype(kept.dtype)), 1.0)
+        means = jnp.sum(kept, axis=0, keepdims=True) / count
     terms = jnp.where(means > minimum, kl_per_dimension, minimum)
     return _masked(jnp.sum(terms, axis=-1), mask)
 

@@ -17,10 +17,10 @@ from jaxembed.losses import (
     multinomial_log_likelihood,
 )
 
-AnyArray = Array | np.ndarray
 LikelihoodName = Literal[
     "bernoulli", "gaussian", "discretized-logistic", "categorical", "multinomial", "mixed"
 ]
+AnyArray = Array | np.ndarray  # on the device or the host
 Binarization = Literal["none", "dynamic"]
 
 
@@ -92,7 +92,7 @@ class Likelihood:
             return self.numeric
         return int(self.name in ("gaussian", "discretized-logistic"))
 
-    def flatten(self, x: Shaped[AnyArray, "*batch"]) -> Shaped[Array, "batch size"]:
+    def flatten(self, x: Shaped[AnyArray, "..."]) -> Shaped[Array, "batch size"]:
         """One row an example.
 
         Raises:

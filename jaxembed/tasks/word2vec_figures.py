@@ -75,7 +75,7 @@ def draw_analogies(figure: Any, vectors: KeyedVectors, questions: Path, limit: i
 def figures(recipe: Any, vectors: KeyedVectors, folder: Path) -> dict[str, Callable]:
     """Returns what can be drawn from what the run directory holds."""
     drawings = {"map": lambda figure: draw_map(figure, vectors)}
-    if (folder / "metrics.jsonl").exists():
+    if "loss" in read_metrics(folder):
         drawings["loss"] = lambda figure: draw_loss(figure, folder)
     questions = folder / "eval/analogies.txt"
     if questions.exists():

@@ -95,7 +95,9 @@ def make_epoch_step(
 
         def one(state: TrainState, places: Int[Array, "batch"]) -> tuple[TrainState, Any]:
             mask = places < rows
-            rows_of = {name: _take(values, places, mask) for name, values in data.items()}
+            rows_of = {
+                name: _take(jnp.asarray(values), places, mask) for name, values in data.items()
+            }
             filled = rows_of | {"mask": mask}
             if spread is not None:
                 filled = jax.lax.with_sharding_constraint(filled, spread)

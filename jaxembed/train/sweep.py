@@ -27,7 +27,7 @@ def make_sweep_state(
 
 
 def make_sweep_step(
-    make_step: Callable[[PyTree], StepFn], settings: PyTree
+    make_step: Callable[..., StepFn], settings: PyTree, *shared: PyTree
 ) -> jax.tree_util.Partial:
     """Makes the step that trains several models on the same batches.
 
@@ -37,6 +37,8 @@ def make_sweep_step(
         make_step: From one model's setting, traced, to its step: for example from a random key and
             a beta to a `gradient_step`. What decides shapes or code cannot be a setting.
         settings: Tree of arrays with a leading axis of models.
+        *shared: Arrays that all models read, such as an epoch's data; further arguments of
+            `make_step`, which otherwise would be compiled in.
 
     Returns:
         A StepFn over the states of `make_sweep_state`. The metric `name` of model 3 is `name/3`.
@@ -47,10 +49,10 @@ def make_sweep_step(
     models = _count_models(settings)
 
     def sweep_step(
-        settings: PyTree, state: TrainState, batch: PyTree
+        settings: PyTree, shared: PyTree, state: TrainState, batch: PyTree
     ) -> tuple[TrainState, Metrics]:
         def one(setting: PyTree, state: TrainState) -> tuple[TrainState, Any]:
-            state, metrics = make_step(setting)(state, batch)
+            state, metrics = make_step(setting, *shared)(state, batch)
             return state, jax.tree.map(jnp.asarray, dict(metrics))
 
         mapped = jax.vmap(one, in_axes=(0, _AXES), out_axes=(_AXES, 0), axis_size=models)
@@ -62,7 +64,7 @@ def make_sweep_step(
         }
         return state, split
 
-    return jax.tree_util.Partial(sweep_step, settings)
+    return jax.tree_util.Partial(sweep_step, settings, shared)
 
 
 def select_model(state: TrainState, model: int) -> TrainState:
