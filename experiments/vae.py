@@ -27,7 +27,8 @@ class Config:
     """Run directory; the same command resumes."""
     data: str = "digits"
     """digits, tfds:NAME, or PATH of idx files, of pictures or of a .npy file."""
-    binarization: Literal["none", "threshold", "static", "dynamic"] = "none"
+    binarization: Literal["none", "threshold", "static", "dynamic"] = "threshold"
+    """At .5; drawn once or anew by intensity; "none" is for the other likelihoods."""
     likelihood: Literal["bernoulli", "gaussian", "discretized-logistic"] = "bernoulli"
     architecture: Literal["dense", "conv"] = "dense"
     hidden: tuple[int, ...] = (256, 128)

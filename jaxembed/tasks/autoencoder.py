@@ -70,6 +70,13 @@ def prepare(recipe: Any, cache: Path, texts: Iterable | None = None) -> Prepared
             f"{recipe.data.source} has values from {train.pixels.min()} to {train.pixels.max()}, "
             f"but likelihood {recipe.model.likelihood!r} is of values from 0 to 1: use 'gaussian'."
         )
+    grey = train.pixels[(train.pixels > 0) & (train.pixels < 1)]
+    if recipe.model.likelihood == "bernoulli" and recipe.data.binarization == "none" and grey.size:
+        raise ValueError(
+            f"{recipe.data.source} has values such as {grey[0]:.3g}, to which 'bernoulli' gives no "
+            "likelihood: set data.binarization, or model.likelihood discretized-logistic or "
+            "gaussian."
+        )
     if recipe.model.likelihood in ("categorical", "mixed"):
         raise ValueError(
             f"likelihood {recipe.model.likelihood!r} is of classes, and images have none: train "

@@ -150,7 +150,8 @@ def test_images_too_many_for_the_device_are_streamed(source, tmp_path, monkeypat
     ids=["AE", "IWAE with VampPrior"],
 )
 def test_other_models_train_and_reproduce(source, tmp_path, changes):
-    recipe = make_recipe(source, data=ImageSet(str(source)), epochs=1, **changes)
+    data = ImageSet(str(source), binarization="threshold")
+    recipe = make_recipe(source, data=data, epochs=1, **changes)
     run = train_recipe(recipe, tmp_path / "run")
     assert all(agrees for *_, agrees in reproduce(run.path))
     names = {file.stem for file in plot_run(run.path)}
@@ -197,6 +198,7 @@ def test_wrong_commands_say_why(finished, tmp_path, monkeypatch, capsys, words, 
     [
         ({"model": VAE(shape=(4, 4), hidden=(8,))}, r"model\.shape is \(4, 4\), but .*\(5, 5\)"),
         ({"model": VAE(shape=(), likelihood="categorical")}, "images have none"),
+        ({"data": ImageSet("digits")}, r"digits has values such as 0\..*'bernoulli' gives no"),
         ({"optim": Adam(batch_size=12), "mesh": MeshShape(8)}, "batch_size 12 does not divide"),
     ],
 )
