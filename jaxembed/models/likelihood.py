@@ -180,11 +180,19 @@ class Likelihood:
         return total
 
     def expected(self, parameters: Any) -> Float[Array, "*batch size"]:
-        """Means; the most likely class of a categorical value; a multinomial's shares."""
+        """Means; the most likely class of a categorical value; a multinomial's shares.
+
+        The mean of a discretised logistic is that of the logistic cut off at 0 and 1, which differs
+        from it by less than 1 / levels^2.
+        """
         if self.name == "bernoulli":
             return jax.nn.sigmoid(parameters)
         if self.name == "categorical":
             return jnp.argmax(parameters, axis=-1).astype(jnp.float32)
+        if self.name == "discretized-logistic":
+            mean, log_scale = parameters  # the integral of P(x > t) over t from 0 to 1
+            scale = jnp.exp(log_scale)
+            return scale * (jax.nn.softplus(mean / scale) - jax.nn.softplus((mean - 1.0) / scale))
         if self.name == "multinomial":
             return jax.nn.softmax(parameters, axis=-1)
         if self.name == "mixed":

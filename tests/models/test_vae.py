@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jaxembed.losses import iwae_bound
+from jaxembed.losses import discretized_logistic_log_likelihood, iwae_bound
 from jaxembed.metrics import importance_log_likelihood
 from jaxembed.models import VAE, make_iwae_loss, make_vae_loss
+from jaxembed.models.likelihood import Likelihood
 from jaxembed.train import make_mesh, put_batch, put_tree
 
 SMALL = {"latent": 2, "hidden": (6,)}
@@ -142,3 +143,25 @@ def test_wrong_shapes_and_settings_are_refused():
         make_iwae_loss(model.clone(prior="vamp"), gradient="doubly-reparameterized")
     with pytest.raises(ValueError, match="with_step"):
         make_vae_loss(model, warmup_steps=3)(params, {"x": draw(0, 2, 9)}, jax.random.key(0))
+
+
+def test_expected_pixels_are_the_means_of_the_discretised_logistic():
+    """Against the sum over all levels of level times probability, far means included."""
+    levels = 17
+    mean = np.float32([-30.0, -0.2, 0.0, 0.31, 0.97, 1.4, 50.0])
+    likelihood = Likelihood("discretized-logistic", (len(mean),), levels=levels)
+    values = np.linspace(0, 1, levels, dtype=np.float32)
+    for scale in (0.02, 0.3):
+        log_scale = np.full_like(mean, np.log(scale))
+        column = jnp.asarray(mean)[:, None], jnp.asarray(log_scale)[:, None]  # a pixel a row
+        chances = [
+            jnp.exp(
+                discretized_logistic_log_likelihood(
+                    jnp.full_like(column[0], value), *column, levels=levels
+                )
+            )
+            for value in values
+        ]
+        wanted = sum(value * chance for value, chance in zip(values, chances, strict=True))
+        found = likelihood.expected((jnp.asarray(mean), jnp.asarray(log_scale)))
+        np.testing.assert_allclose(found, wanted, atol=1 / levels**2)
