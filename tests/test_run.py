@@ -419,7 +419,7 @@ def test_full_disk_says_so_and_loses_nothing(finished, text, tmp_path, monkeypat
 @pytest.mark.parametrize(("last", "warns"), [(3.4, True), (3.1, False)])
 def test_an_epoch_that_lost_what_one_had_is_a_warning(copied, last, warns, caplog):
     losses = [5.0, 4.0, 2.0, 4.0, last, last]  # by epochs: 4.5, 3.0 and the last
-    entry = {"step": 1, "name": "loss", "work": 1}
+    entry = {"step": 1, "name": "loss", "work": 1, "seconds": 1}
     lines = [json.dumps(entry | {"value": value}) + "\n" for value in losses]
     (copied / "metrics.jsonl").write_text("".join(lines))
     run_module._warn_of_rising_loss(copied, epochs=3)

@@ -14,7 +14,8 @@ def read_metrics(folder: Path) -> dict[str, dict[str, np.ndarray]]:
         folder: The run directory.
 
     Returns:
-        For each metric arrays of its `step`, `value` and `work`; empty where nothing was logged.
+        For each metric arrays of its `step`, `value`, `work` and `seconds`; empty where nothing
+        was logged.
     """
     path = folder / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -22,7 +23,7 @@ def read_metrics(folder: Path) -> dict[str, dict[str, np.ndarray]]:
     return {
         name: {
             key: np.array([line[key] for line in lines if line["name"] == name])
-            for key in ("step", "value", "work")
+            for key in ("step", "value", "work", "seconds")
         }
         for name in names
     }
