@@ -154,7 +154,7 @@ def test_saved_index_loads_the_same_and_damage_is_refused(kind, tmp_path):
     chex.assert_trees_all_equal(kind.load(path), index)
     assert jax.tree.structure(loaded) == jax.tree.structure(index)
     assert [file.name for file in tmp_path.iterdir()] == ["index"]
-    for file in path.glob("*.npy"):
+    for file in path.glob("*/*.npy"):
         whole = file.read_bytes()
         file.write_bytes(whole[:-1])
         with pytest.raises(ValueError, match=f"{file.name}.*cut short"):
