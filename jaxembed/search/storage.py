@@ -130,12 +130,13 @@ def read_directory(path: PathLike) -> tuple[str, dict[str, Any], dict[str, np.nd
 
 def _classes() -> dict[str, type["Index"]]:
     """All kinds of index by name; imported here because they import this file."""
-    from jaxembed.search.binary import BinaryIndex, RabitqIndex
+    from jaxembed.search.binary import BinaryIndex
     from jaxembed.search.exact import ExactIndex
     from jaxembed.search.hashing import LSHIndex
     from jaxembed.search.ivf import IVFIndex
     from jaxembed.search.ivfpq import IVFPQIndex
     from jaxembed.search.product import PQIndex
+    from jaxembed.search.rabitq import RabitqIndex
     from jaxembed.search.scalar import Int4Index, Int8Index
     from jaxembed.search.scann import ScannIndex
     from jaxembed.search.tree import BallTreeIndex
@@ -179,7 +180,7 @@ def _write_array(folder: pathlib.Path, key: str, array: np.ndarray) -> dict[str,
         raise ValueError(f"{key} has dtype {array.dtype}, which a .npy file cannot hold.")
     name = f"{key}.npy"
     with open(folder / name, "wb") as file:
-        np.save(file, np.ascontiguousarray(array))
+        np.save(file, np.asarray(array, order="C"))
         _flush(file)
     size, crc32 = _measure(folder / name)
     shape = list(array.shape)
