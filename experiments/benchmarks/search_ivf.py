@@ -19,7 +19,7 @@ import numpy as np
 from experiments.benchmarks.record import record
 from jaxembed.search import ExactIndex, IVFIndex, PQIndex, ScannIndex
 from jaxembed.search.codebooks import encode
-from jaxembed.search.ivf import coarse_nearness
+from jaxembed.search.inverted import coarse_nearness
 from jaxembed.search.kmeans import kmeans
 
 QUERIES, K, REPEATS, THREADS = 4096, 10, 5, 2

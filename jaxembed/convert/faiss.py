@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxembed.atomic import write_atomically
+from jaxembed.search.checks import Metric
 from jaxembed.search.codebooks import pack_codes
 from jaxembed.search.exact import ExactIndex
-from jaxembed.search.index import Index, Metric
+from jaxembed.search.index import Index
 from jaxembed.search.ivf import IVFIndex, assemble_ivf
 from jaxembed.search.ivfpq import IVFPQIndex, assemble_ivfpq
 from jaxembed.search.product import PQIndex, assemble_pq
@@ -36,6 +37,7 @@ def write_faiss(path: PathLike, index: Index) -> None:
     Raises:
         ModuleNotFoundError: If faiss is not installed.
         TypeError: If the index is of another kind.
+        ValueError: If an Int8Index is not scaled by dimension.
     """
     faiss = _faiss()
     writers = {
@@ -110,6 +112,11 @@ def _from_exact(faiss, index, metric):
 
 
 def _from_int8(faiss, index, metric):
+    if index.steps is not None:
+        raise ValueError(
+            "The Int8Index has a step a vector, faiss's SQ8 a range a dimension: build it with "
+            "scaling='dimension'."
+        )
     scale, offset = np.asarray(index.scale), np.asarray(index.offset)
     written = faiss.IndexScalarQuantizer(index.dim, faiss.ScalarQuantizer.QT_8bit, metric)
     lowest = offset - HALF_RANGE * scale
@@ -262,6 +269,7 @@ def _to_int8(faiss, found, ids, metric, path):
     index = Int8Index(
         codes=jnp.asarray((codes.astype(np.int16) - 128).astype(np.int8)),
         scale=jnp.asarray(scale),
+        steps=None,
         offset=jnp.asarray(lowest + HALF_RANGE * scale),
         # The vectors are gone; that of values spread evenly over each step.
         error=jnp.asarray(scale / np.float32(12.0**0.5)),

@@ -1,12 +1,13 @@
 """Top-k search over vectors."""
 
-from jaxembed.search.binary import BinaryIndex, RabitqIndex
+from jaxembed.search.binary import BinaryIndex
 from jaxembed.search.exact import ExactIndex, exact_top_k
 from jaxembed.search.hashing import LSHIndex
 from jaxembed.search.index import Index
 from jaxembed.search.ivf import IVFIndex
 from jaxembed.search.ivfpq import IVFPQIndex
 from jaxembed.search.product import PQIndex
+from jaxembed.search.rabitq import RabitqIndex
 from jaxembed.search.scalar import Int4Index, Int8Index
 from jaxembed.search.scann import ScannIndex
 from jaxembed.search.sharded import sharded_search

@@ -12,21 +12,9 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Num
 from numpy.typing import ArrayLike
 
-from jaxembed.search.index import (
-    Index,
-    Metric,
-    Results,
-    Where,
-    allowed,
-    check_ids,
-    check_search,
-    check_vectors,
-    concatenate,
-    prepare_queries,
-    register_index,
-    report,
-    static,
-)
+from jaxembed.search.checks import Metric, check_ids, check_search, check_vectors, concatenate
+from jaxembed.search.index import Index, register_index, static
+from jaxembed.search.results import Results, Where, allowed, prepare_queries, report
 from jaxembed.search.similarity import unit_rows
 
 # Expanded distances lose digits, so this many more than k are kept and measured again directly.

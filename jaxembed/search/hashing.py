@@ -3,51 +3,29 @@
 import dataclasses
 import functools
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Float32, Int, Int32, Num, UInt32
+from jaxtyping import Array, Float, Int, Int32, Num, UInt32
 from numpy.typing import ArrayLike
 
-from jaxembed.search.index import (
-    Index,
-    Metric,
-    Results,
-    Where,
-    allowed,
-    check_ids,
-    check_search,
-    check_vectors,
-    concatenate,
-    prepare_queries,
-    register_index,
-    report,
-    static,
+from jaxembed.search.bits import WORD, pack_bits
+from jaxembed.search.checks import Metric, check_ids, check_search, check_vectors, concatenate
+from jaxembed.search.index import Index, register_index, static
+from jaxembed.search.results import Results, Where, allowed, prepare_queries, report
+from jaxembed.search.signs import (
+    encode_queries,
+    estimate_products,
+    orthogonal_directions,
+    project,
+    sign_codes,
 )
 
-WORD = 32
-# Queries are quantized to so many bits a projection, one packed word a bit.
-QUERY_PLANES = 4
 # Multi-probe flips subsets of the so many least certain bits of a key.
 FLIPPED_BITS = 8
 QUERIES_AT_ONCE = 16
-
-
-class Coded(NamedTuple):
-    """Queries as the estimator wants them: 4-bit projections, bit by bit in packed words.
-
-    Attributes:
-        planes: Bit j of the projections' levels.
-        step: Size of a level.
-        offset: What a code without ones scores, in steps of 1.
-    """
-
-    planes: UInt32[Array, "queries planes words"]
-    step: Float[Array, "queries"]
-    offset: Float[Array, "queries"]
 
 
 @register_index
@@ -193,8 +171,7 @@ class LSHIndex(Index):
         """
         check_search(queries, 1, self.dim)
         _check_counts(probes=probes, candidates=self._budget(candidates))
-        queries, _ = prepare_queries(queries, self.metric)
-        found = _ranges(self, _projected(self, queries), probes)[2].sum(axis=1)
+        found = _count(self, queries, probes)
         return found, jnp.maximum(found - self._budget(candidates), 0)
 
     @property
@@ -220,96 +197,6 @@ class LSHIndex(Index):
                          tables, bucket_bits, self.metric)  # fmt: skip
 
 
-def gaussian_directions(key: jax.Array, count: int, dim: int) -> Float32[Array, "count dim"]:
-    """Draws independent directions, for which `collision_probability` is exact at any length.
-
-    Args:
-        key: Random key.
-        count: How many.
-        dim: Dimensions.
-
-    Returns:
-        Unit vectors.
-    """
-    rows = jax.random.normal(key, (count, dim))
-    return rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def orthogonal_directions(key: jax.Array, count: int, dim: int) -> Float32[Array, "count dim"]:
-    """Draws directions that are orthogonal within each `dim` of them.
-
-    Each alone is uniform, so one bit collides as `collision_probability` says; the number of equal
-    bits has a smaller variance than with independent directions (Ji et al. 2012, theorem 2).
-
-    Args:
-        key: Random key.
-        count: How many.
-        dim: Dimensions.
-
-    Returns:
-        Unit vectors.
-    """
-    blocks = jax.random.normal(key, (-(-count // dim), dim, dim))
-    rotations, triangles = jnp.linalg.qr(blocks)
-    # Signs of the diagonal make the rotations uniform whatever the library's convention.
-    signs = jnp.where(jnp.diagonal(triangles, axis1=1, axis2=2) < 0, -1.0, 1.0)
-    return (rotations * signs[:, None, :]).transpose(0, 2, 1).reshape(-1, dim)[:count]
-
-
-def sign_codes(
-    vectors: Float[Array, "count dim"], directions: Float[Array, "bits dim"]
-) -> UInt32[Array, "count words"]:
-    """Packs the signs of projections: bit 1 where a vector lies on the side of the direction.
-
-    Args:
-        vectors: Vectors; a zero vector has all ones.
-        directions: A multiple of 32 directions.
-
-    Returns:
-        Codes; bit i of word w stands for direction `32 w + i`.
-
-    Raises:
-        ValueError: If the number of directions is not a multiple of 32.
-    """
-    if directions.shape[0] % WORD:
-        raise ValueError(f"{directions.shape[0]} directions: wanted a multiple of {WORD}.")
-    return _pack(_dot(vectors, directions.T) >= 0)
-
-
-def hamming_distances(
-    first: UInt32[Array, "*batch words"], second: UInt32[Array, "*batch words"]
-) -> Int32[Array, "*batch"]:
-    """Counts differing bits of packed codes.
-
-    Args:
-        first: Codes.
-        second: Codes.
-
-    Returns:
-        0 to 32 times the number of words.
-    """
-    return lax.population_count(first ^ second).astype(jnp.int32).sum(axis=-1)
-
-
-def collision_probability(
-    cosines: float | Float[Array | np.ndarray, "*batch"], *, bits: int = 1, tables: int = 1
-) -> Float[Array, "*batch"]:
-    """States the probability that two vectors share a bucket in at least one table.
-
-    Args:
-        cosines: Their cosines.
-        bits: Bits of a key, of independent directions.
-        tables: Number of tables.
-
-    Returns:
-        1 - (1 - (1 - angle / pi)^bits)^tables.
-
-    Reference: Goemans & Williamson 1995, lemma 3.2; Charikar 2002, section 3.
-    """
-    share = 1.0 - jnp.arccos(jnp.clip(cosines, -1.0, 1.0)) / jnp.pi
-    return 1.0 - (1.0 - share**bits) ** tables
-
-
 def _check_options(bits, tables, bucket_bits):
     """Raises ValueError on a code that cannot be made."""
     if bits < WORD or bits % WORD:
@@ -325,18 +212,6 @@ def _check_counts(**counts):
     for name, count in counts.items():
         if count < 1:
             raise ValueError(f"{name} is {count}: it must be at least 1.")
-
-
-def _dot(first, second):
-    return jnp.matmul(first, second, precision=lax.Precision.HIGHEST)
-
-
-def _pack(is_one):
-    """Bits of the last axis in words of 32."""
-    split = is_one.reshape(*is_one.shape[:-1], -1, WORD)
-    powers = jnp.asarray(np.uint32(1) << np.arange(WORD, dtype=np.uint32))
-    weighted = jnp.where(split, powers.reshape((1,) * (split.ndim - 1) + (WORD,)), jnp.uint32(0))
-    return weighted.sum(axis=-1, dtype=jnp.uint32)
 
 
 def _assemble(vectors, ids, centre, directions, tables, bucket_bits, metric):
@@ -371,38 +246,12 @@ def _projected(index, queries):
     """Projections of prepared queries; only distances are about the centre on both sides."""
     if index.metric == "euclidean":
         queries = queries - index.centre[None, :]
-    return _dot(queries, index.directions.T)
-
-
-def _encode(projected):
-    """Quantizes projections to levels, symmetric about 0."""
-    top = 2**QUERY_PLANES - 1
-    limit = jnp.max(jnp.abs(projected), axis=1)
-    limit = jnp.where(limit == 0, 1.0, limit)
-    levels = jnp.round((projected / limit[:, None] + 1.0) * (top / 2)).astype(jnp.uint32)
-    planes = [_pack(levels >> jnp.uint32(bit) & jnp.uint32(1) == 1) for bit in range(QUERY_PLANES)]
-    # A level stands for (2 level / top - 1) limit, a code's bit for 2 bit - 1.
-    offset = projected.shape[1] - 2.0 / top * levels.sum(axis=1, dtype=jnp.uint32).astype(
-        jnp.float32
-    )
-    return Coded(jnp.stack(planes, axis=1), limit, offset)
+    return project(queries, index.directions)
 
 
 def _estimate(index, coded, codes, lengths):
     """Estimates one query's nearness to vectors from their codes, [words, vectors]."""
-    # Word by word over many vectors: a sum along the last axis is six times slower on CPU.
-    ones, weighted = jnp.zeros((2, codes.shape[1]), jnp.uint32)
-    for word, bits in enumerate(codes):
-        ones += lax.population_count(bits)
-        for plane in range(QUERY_PLANES):
-            shared = lax.population_count(bits & coded.planes[plane, word])
-            weighted += shared << jnp.uint32(plane)
-    top = 2**QUERY_PLANES - 1
-    products = 4.0 / top * weighted.astype(jnp.float32) - 2.0 * ones.astype(jnp.float32)
-    bits, dim = index.directions.shape
-    # A projection on a random direction has a mean absolute value of sqrt(2 / (pi dim)).
-    scale = coded.step * (math.sqrt(math.pi * dim / 2) / bits)
-    products = (products + coded.offset) * (scale * lengths)
+    products = estimate_products(coded, codes, lengths, index.dim)
     return 2.0 * products - lengths * lengths if index.metric == "euclidean" else products
 
 
@@ -413,7 +262,7 @@ def _score(index, query, positions, estimates, k):
         differences = rows - query[None, :]
         nearness = -jnp.sqrt(jnp.sum(differences * differences, axis=1))
     else:
-        nearness = _dot(rows, query)
+        nearness = jnp.matmul(rows, query, precision=lax.Precision.HIGHEST)
     nearness = jnp.where(estimates == -jnp.inf, -jnp.inf, nearness)
     nearness, places = lax.top_k(nearness, min(k, len(positions)))
     # Equal scores come lowest position first.
@@ -435,7 +284,7 @@ def _scan(index, queries, where, *, k, kept):
         estimates, positions = lax.top_k(estimates, kept)
         return _score(index, query, positions, estimates, k)
 
-    inputs = queries, _encode(_projected(index, queries))
+    inputs = queries, encode_queries(_projected(index, queries))
     nearness, positions = lax.map(find, inputs, batch_size=QUERIES_AT_ONCE)
     return report(nearness, positions, index.ids, k, metric=index.metric, is_finite=is_finite)
 
@@ -446,11 +295,13 @@ def _ranges(index, projected, probes):
     flipped = min(FLIPPED_BITS, bucket_bits)
     count = projected.shape[0]
     margins = projected.reshape(count, -1, WORD)[:, :tables, :bucket_bits]
-    keys = _keys(_pack(projected >= 0), tables, bucket_bits)  # [queries, tables]
+    keys = _keys(pack_bits(projected >= 0), tables, bucket_bits)  # [queries, tables]
     costs, bits = lax.top_k(-jnp.abs(margins), flipped)  # the least certain bits
     subsets = np.arange(2**flipped)[None, :] >> np.arange(flipped)[:, None] & 1  # [bits, subsets]
     # Lv et al., section 4.4: the likelihood of a bucket falls with the sum of squared margins.
-    costs = _dot(costs * costs, jnp.asarray(subsets, jnp.float32))
+    costs = jnp.matmul(
+        costs * costs, jnp.asarray(subsets, jnp.float32), precision=lax.Precision.HIGHEST
+    )
     flips = (jnp.left_shift(1, bits)[..., None] * subsets[None, None]).sum(axis=2)
     probes = min(probes, tables * 2**flipped)
     _, chosen = lax.top_k(-costs.reshape(count, -1), probes)
@@ -459,6 +310,13 @@ def _ranges(index, projected, probes):
     bucket = jnp.take_along_axis(opened, chosen, axis=1)
     start = index.starts[table, bucket]
     return table, start, index.starts[table, bucket + 1] - start, bucket
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _count(index, queries, probes):
+    """How many vectors the opened buckets hold."""
+    queries, _ = prepare_queries(queries, index.metric)
+    return _ranges(index, _projected(index, queries), probes)[2].sum(axis=1)
 
 
 @functools.partial(jax.jit, static_argnames=("k", "probes", "candidates", "kept"))
@@ -492,6 +350,6 @@ def _search(index, queries, *, k, probes, candidates, kept):
         estimates, places = lax.top_k(estimates, kept)
         return _score(index, query, positions[places], estimates, k)
 
-    inputs = queries, _encode(projected), _ranges(index, projected, probes)
+    inputs = queries, encode_queries(projected), _ranges(index, projected, probes)
     nearness, positions = lax.map(find, inputs, batch_size=QUERIES_AT_ONCE)
     return report(nearness, positions, index.ids, k, metric=index.metric, is_finite=is_finite)

@@ -1,286 +1,287 @@
-"""Inverted lists cut into pages of one size, and a scan that scores them in matrix products.
+"""What indices of inverted lists share: their centroids, pages, probes and search."""
 
-A list takes as many pages as it needs, so that no list is padded to the longest. A scan goes
-through the lists rather than the queries: all queries that probe a list are scored against each of
-its pages in one product. It keeps the best score of every block of 16 vectors; the k best blocks of
-a query hold its k best vectors, and only these are scored again one by one.
-"""
+import abc
+import functools
 
-from collections.abc import Callable
-from typing import NamedTuple
-
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 
-from jaxembed.search.kmeans import map_rows
+from jaxembed.search.checks import Metric, check_search
+from jaxembed.search.exact import exact_top_k
+from jaxembed.search.index import Index
+from jaxembed.search.kmeans import kmeans, nearest_centroids
+from jaxembed.search.pages import Layout, in_order_of_position, scan_lists
+from jaxembed.search.results import Results, Where, allowed, prepare_queries, report
 
-BLOCK = 16  # vectors of which the scan keeps one score
-LISTS_A_ROUND = 32
-QUERIES_AT_ONCE = 1024
-ITEMS_A_STEP = 32
-NUMBERS_AT_ONCE = 1 << 21
-SCORES_KEPT = 1 << 23  # 32 MB
+RECALL_WANTED = 0.955
+CALIBRATION_QUERIES = 256
+TRAINING_SAMPLE = 256  # vectors a centroid, as faiss
 
 
-class Layout(NamedTuple):
-    """Where the vectors of each list lie.
+class PagedIndex(Index):
+    """Vectors or codes in the pages of lists; `pages.Layout` says where.
 
-    Attributes:
-        slots: The vector that lies in a slot of a page, -1 in empty slots.
-        page_lists: The list of each page; the pages of a list follow each other.
-        first_pages: The first page of each list.
-        page_counts: The number of pages of each list.
-        longest: The largest of `page_counts`, a plain number.
+    A subclass brings `_content`, `_turn` and `_decode`, and `_coarse` where it has lists to choose
+    from.
     """
 
-    slots: Int[Array | np.ndarray, "pages page"]
-    page_lists: Int[Array | np.ndarray, "pages"]
-    first_pages: Int[Array | np.ndarray, "lists"]
-    page_counts: Int[Array | np.ndarray, "lists"]
+    centre: Float[Array, "dim"]
+    half_squares: Float[Array, "pages page"] | None
+    slots: Int[Array, "pages page"]
+    page_lists: Int[Array, "pages"]
+    first_pages: Int[Array, "lists"]
+    page_counts: Int[Array, "lists"]
     longest: int
 
+    @property
+    def dim(self) -> int:
+        """The number of dimensions of vectors and queries."""
+        return self.centre.shape[0]
 
-def lay_out(assignments: Int[np.ndarray, "entries"], count: int, vectors=None) -> Layout:
-    """Cuts lists into pages, on the host.
+    @property
+    @abc.abstractmethod
+    def _content(self) -> Array:
+        """What is stored for each slot, `[pages, page, width]`."""
 
-    Args:
-        assignments: The list of each entry, from 0 to `count` - 1. Entries of a list keep their
-            order.
-        count: The number of lists.
-        vectors: The vector that each entry stands for; by default its number.
+    def _turn(self, queries):
+        """Brings queries around the centre into the coordinates of what is stored."""
+        return queries
 
-    Returns:
-        The layout.
+    def _coarse(self, queries) -> Float[Array, "queries lists"]:
+        """How near each list is to each query."""
+        return jnp.zeros((queries.shape[0], self.first_pages.shape[0]), jnp.float32)
+
+    @abc.abstractmethod
+    def _decode(self, stored, lists):
+        """Vectors of stored rows `[n, rows, width]` of some lists `[n]`."""
+
+    def _scan(self, queries, where, probes, k):
+        """Nearness and places in `ids` of the k best in the lists that a search probes."""
+        is_allowed = allowed(where, self.ids)
+        coarse = self._coarse(queries)
+        if is_allowed is not None:
+            coarse, probes = among_allowed(self, coarse, probes, is_allowed)
+        nearness, slots = scan_lists(
+            queries,
+            coarse,
+            probes,
+            Layout(*(getattr(self, name) for name in Layout._fields)),
+            self._content,
+            slot_offsets(self.slots, self.half_squares, is_allowed),
+            self._decode,
+            k,
+            is_euclidean=self.metric == "euclidean",
+        )
+        return nearness, self.slots.reshape(-1)[slots]
+
+    def _rescore(self, queries, nearness, positions, k):
+        """The results of a scan, where a subclass does not score them again."""
+        return nearness, positions
+
+
+class InvertedIndex(PagedIndex):
+    """Lists around centroids, of which a search scans the nearest.
+
+    Attributes:
+        centroids: Of the lists, in the coordinates of what is stored.
+        probes: How many lists a search scans if it is not told.
     """
-    entries = np.arange(len(assignments)) if vectors is None else vectors
-    # A page of at most half the mean list wastes at most a quarter of its room on average.
-    half = max(1, len(assignments) // (2 * count))
-    page = BLOCK * min(8, 1 << max(0, (half // BLOCK).bit_length() - 1))
-    lengths = np.bincount(assignments, minlength=count)
-    page_counts = -(-lengths // page)
-    if page_counts.sum() == 0:
-        page_counts[0] = 1
-    first_pages = np.cumsum(page_counts) - page_counts
-    order = np.argsort(assignments, kind="stable")
-    starts = np.cumsum(lengths) - lengths
-    ranks = np.arange(len(order)) - starts[assignments[order]]
-    slots = np.full(page_counts.sum() * page, -1, np.int32)
-    slots[first_pages[assignments[order]] * page + ranks] = entries[order]
-    return Layout(
-        slots.reshape(-1, page),
-        np.repeat(np.arange(count), page_counts).astype(np.int32),
-        first_pages.astype(np.int32),
-        page_counts.astype(np.int32),
-        int(page_counts.max()),
-    )
+
+    centroids: Float[Array, "lists dim"]
+    probes: int
+
+    def search(
+        self,
+        queries: Num[Array | np.ndarray, "queries dim"],
+        k: int,
+        *,
+        where: Where = None,
+        probes: int | Int[Array, ""] | None = None,
+    ) -> Results:
+        """Finds the k best of the nearest lists, by what these store.
+
+        Args:
+            queries: Query vectors. One with a NaN or infinity finds nothing.
+            k: Number of results for each query, at least 1.
+            where: As of every index. Lists that hold no vector that may be found are left out; of
+                the others more are scanned, since neighbours are farther apart: `probes` divided by
+                share^0.4, for the share of their vectors that may be found.
+            probes: How many lists to scan; may be traced, so that changing it compiles nothing.
+
+        Returns:
+            Scores and ids, as of every index.
+
+        Raises:
+            ValueError: If k is below 1 or shapes disagree.
+        """
+        check_search(queries, k, self.dim)
+        probes = self.probes if probes is None else probes
+        return search_pages(self, queries, where, probes, k=k, wanted=k)
+
+    def assignments(self) -> Int[np.ndarray, "size"]:
+        """A list that holds each vector, in the order of `ids`; on the host."""
+        lists = np.broadcast_to(np.asarray(self.page_lists)[:, None], self.slots.shape)
+        return unpack(self.slots, lists, self.size)
+
+    def _coarse(self, queries):
+        return coarse_nearness(queries, self.centroids, self.metric)
 
 
-def fill(layout: Layout, rows: np.ndarray) -> np.ndarray:
-    """Puts a row for each vector into the vector's slots; empty slots hold zeros."""
-    is_empty = layout.slots < 0
-    filled = rows[np.where(is_empty, 0, layout.slots)]
-    filled[is_empty] = 0
-    return filled
+@functools.partial(jax.jit, static_argnames=("k", "wanted"))
+def search_pages(index, queries, where, probes, *, k, wanted):
+    """What the `search` of an index of pages returns; `wanted` candidates are scanned for."""
+    queries, is_finite = prepare_queries(queries, index.metric)
+    queries = index._turn(queries - index.centre[None, :])
+    nearness, positions = index._scan(queries, where, jnp.asarray(probes, jnp.int32), wanted)
+    nearness, positions = index._rescore(queries, nearness, positions, k)
+    nearness, positions = in_order_of_position(nearness, positions)
+    return report(nearness, positions, index.ids, k, metric=index.metric, is_finite=is_finite)
 
 
-def scan_lists(
-    queries: Float[Array, "queries dim"],
+def among_allowed(
+    index: PagedIndex,
     coarse: Float[Array, "queries lists"],
     probes: Int[Array, ""],
-    layout: Layout,
-    content: Array,
-    offsets: Float[Array, "pages page"],
-    decode: Callable[[Array, Int[Array, "some"]], Float[Array, "some rows dim"]],
-    k: int,
-    *,
-    is_euclidean: bool,
-) -> tuple[Float[Array, "queries found"], Int[Array, "queries found"]]:
-    """Finds the k best vectors of the lists that each query probes.
+    is_allowed: Bool[Array, "size"],
+) -> tuple[Float[Array, "queries lists"], Int[Array, ""]]:
+    """Leaves out lists without a vector that may be found, and probes more of the others.
 
     Args:
-        queries: Query vectors.
-        coarse: How near each list is, larger is nearer; -inf is never probed.
-        probes: How many lists to scan; may be traced.
-        layout: Where the vectors lie.
-        content: What is stored for each slot, `[pages, page, width]`.
-        offsets: Added to the product of a vector with a query; -inf keeps a slot from being found.
-            For Euclidean distance minus half the square of the vector's length.
-        decode: Makes vectors `[n, rows, dim]` of stored rows `[n, rows, width]`, whose lists `[n]`
-            are given.
-        k: How many to find.
-        is_euclidean: Nearness is minus the distance, computed as a difference; otherwise it is the
-            product plus offset.
+        index: The index.
+        coarse: How near each list is.
+        probes: How many lists are scanned where all vectors may be found.
+        is_allowed: Which vectors may be found.
 
     Returns:
-        Nearness, largest first, and the slots, counted through all pages. -inf where fewer are
-        found.
+        `coarse` with -inf for lists left out, and the number of lists to scan.
     """
-
-    def scan(parts):
-        return _scan(*parts, probes, layout, content, offsets, decode, k, is_euclidean)
-
-    scores = _room(layout) * layout.slots.shape[1] // BLOCK  # that are kept for a query
-    return map_rows(scan, (queries, coarse), min(QUERIES_AT_ONCE, max(32, SCORES_KEPT // scores)))
-
-
-def _room(layout):
-    """How many pages of a query a round takes: those of the longest list, or of 32 mean ones."""
-    list_count = layout.first_pages.shape[0]
-    wanted = min(list_count, LISTS_A_ROUND)
-    return max(layout.longest, -(-wanted * layout.slots.shape[0] // list_count))
-
-
-def _scan(queries, coarse, probes, layout, content, offsets, decode, k, is_euclidean):
-    """Rounds over the lists, nearest first; a round takes what fits into its room of pages."""
-    query_count, list_count = coarse.shape
-    page_count = layout.slots.shape[0]
-    wanted = min(list_count, LISTS_A_ROUND)
-    room = _room(layout)
-    numbers = jnp.arange(list_count, dtype=jnp.int32)[None, :]
-    probes = jnp.minimum(jnp.asarray(probes, jnp.int32), list_count)
-    found = min(k, page_count * layout.slots.shape[1])
-
-    def next_round(state):
-        taken, last, last_list, best, best_slots = state
-        is_later = (coarse < last[:, None]) | (
-            (coarse == last[:, None]) & (numbers > last_list[:, None])
-        )
-        nearness, lists = lax.top_k(jnp.where(is_later, coarse, -jnp.inf), wanted)
-        pages = layout.page_counts[lists]
-        ends = jnp.cumsum(pages, axis=1)  # [queries, wanted]
-        place = jnp.arange(wanted, dtype=jnp.int32)[None, :]
-        is_probed = (ends <= room) & (taken[:, None] + place < probes) & (nearness > -jnp.inf)
-        count = jnp.sum(is_probed, axis=1, dtype=jnp.int32)
-        near, slots = _scan_round(
-            queries, lists, is_probed, room, layout, content, offsets, decode, found, is_euclidean
-        )
-        near, slots = _merge(best, best_slots, near, slots)
-        at = jnp.maximum(count - 1, 0)[:, None]
-        last = jnp.take_along_axis(nearness, at, axis=1)[:, 0]
-        last_list = jnp.take_along_axis(lists, at, axis=1)[:, 0]
-        # No list left: the query is done.
-        taken = jnp.where(count == 0, probes, taken + count)
-        return taken, last, last_list, near, slots
-
-    state = (
-        jnp.zeros(query_count, jnp.int32),
-        jnp.full(query_count, jnp.inf, jnp.float32),
-        jnp.full(query_count, -1, jnp.int32),
-        jnp.full((query_count, found), -jnp.inf, jnp.float32),
-        jnp.zeros((query_count, found), jnp.int32),
+    list_count = coarse.shape[1]
+    is_filled = index.slots >= 0
+    is_found = is_filled & is_allowed[jnp.maximum(index.slots, 0)]
+    filled, found = (
+        jax.ops.segment_sum(jnp.sum(part, axis=1, dtype=jnp.float32), index.page_lists, list_count)
+        for part in (is_filled, is_found)
     )
-    state = lax.while_loop(lambda state: jnp.any(state[0] < probes), next_round, state)
-    return state[3], state[4]
+    is_open = found > 0
+    # Of the open lists, so that it is 1 where whole lists are asked for. The power .35 keeps the
+    # recall of whole vectors at shares of .3 to .01 on word vectors; spilled lists need more.
+    share = jnp.sum(found) / jnp.maximum(jnp.sum(jnp.where(is_open, filled, 0.0)), 1.0)
+    more = jnp.ceil(probes.astype(jnp.float32) / jnp.maximum(share, 1e-9) ** 0.4 - 1e-3)
+    probes = jnp.maximum(probes, jnp.minimum(more, float(list_count)).astype(jnp.int32))
+    return jnp.where(is_open[None, :], coarse, -jnp.inf), probes
 
 
-def _scan_round(queries, lists, is_probed, room, layout, content, offsets, decode, k, is_euclidean):
-    """Scans some lists `[queries, wanted]` of each query, together at most `room` pages."""
-    query_count, wanted = lists.shape
-    list_count = layout.first_pages.shape[0]
-    page_count, page = layout.slots.shape
-    blocks = page // BLOCK
-    tile = 1 << max(0, min(5, (query_count // 16).bit_length() - 1))  # queries of one product
-
-    # Queue the queries of each list.
-    keys = jnp.where(is_probed, lists, list_count).reshape(-1)
-    pairs = jnp.arange(keys.shape[0], dtype=jnp.int32)
-    sorted_keys, order = lax.sort((keys, pairs), num_keys=1)
-    bounds = jnp.searchsorted(
-        sorted_keys, jnp.arange(list_count + 1, dtype=jnp.int32), method="scan_unrolled"
-    ).astype(jnp.int32)
-    starts, lengths = bounds[:-1], bounds[1:] - bounds[:-1]
-    ranks = jnp.zeros_like(pairs).at[order].set(pairs) - bounds[keys]
-
-    # An item is a tile of a list's queue and one of the list's pages.
-    tiles = -(-lengths // tile)
-    item_ends = jnp.cumsum(tiles * layout.page_counts)
-    item_starts = item_ends - tiles * layout.page_counts
-    most = min(query_count * room, query_count * room // tile + page_count)
-    most = -(-most // ITEMS_A_STEP) * ITEMS_A_STEP
-    items = jnp.arange(most, dtype=jnp.int32)
-    item_lists = jnp.searchsorted(item_ends, items, side="right", method="scan_unrolled")
-    item_lists = jnp.minimum(item_lists, list_count - 1).astype(jnp.int32)
-    within = items - item_starts[item_lists]
-    counts = jnp.maximum(layout.page_counts[item_lists], 1)
-    item_pages = jnp.clip(layout.first_pages[item_lists] + within % counts, 0, page_count - 1)
-    item_queues = starts[item_lists] + within // counts * tile
-
-    def score_items(step, maxima):
-        first = step * ITEMS_A_STEP
-        pages = lax.dynamic_slice_in_dim(item_pages, first, ITEMS_A_STEP)
-        queues = lax.dynamic_slice_in_dim(item_queues, first, ITEMS_A_STEP)
-        queues = queues[:, None] + jnp.arange(tile, dtype=jnp.int32)[None, :]
-        rows = queries[order[jnp.minimum(queues, order.shape[0] - 1)] // wanted]
-        vectors = decode(content[pages], layout.page_lists[pages])
-        scores = jnp.einsum("itd,ipd->itp", rows, vectors, precision=lax.Precision.HIGHEST)
-        scores = scores + offsets[pages][:, None, :]
-        best = jnp.max(scores.reshape(*scores.shape[:2], blocks, BLOCK), axis=3)
-        return lax.dynamic_update_slice_in_dim(maxima, best, first, axis=0)
-
-    maxima = jnp.zeros((most, tile, blocks), jnp.float32)
-    maxima = lax.fori_loop(0, -(-item_ends[-1] // ITEMS_A_STEP), score_items, maxima)
-
-    # Collect for each query the maxima of its pages, in the order of its lists.
-    pages = jnp.where(is_probed, layout.page_counts[lists], 0)
-    ends = jnp.cumsum(pages, axis=1)
-    places = jnp.arange(room, dtype=jnp.int32)
-    which = jnp.sum(ends[:, None, :] <= places[None, :, None], axis=2, dtype=jnp.int32)
-    which = jnp.minimum(which, wanted - 1)  # [queries, room]
-    ranks = ranks.reshape(query_count, wanted)
-    firsts = item_starts[lists] + ranks // tile * layout.page_counts[lists] - (ends - pages)
-    rows = (firsts * tile + ranks % tile).astype(jnp.int32)
-    rows = jnp.take_along_axis(rows, which, axis=1) + places[None, :] * tile
-    is_page = places[None, :] < ends[:, -1:]
-    block_scores = maxima.reshape(-1, blocks)[jnp.where(is_page, rows, 0)]
-    block_scores = jnp.where(is_page[:, :, None], block_scores, -jnp.inf)
-    page_starts = layout.first_pages[lists] - (ends - pages)
-    page_numbers = jnp.take_along_axis(page_starts, which, axis=1) + places[None, :]
-
-    kept = min(k, room * blocks)
-    kept_scores, kept_blocks = lax.top_k(block_scores.reshape(query_count, -1), kept)
-    chosen = jnp.take_along_axis(page_numbers, kept_blocks // blocks, axis=1) * blocks
-    chosen = jnp.where(kept_scores == -jnp.inf, 0, chosen + kept_blocks % blocks)
-
-    def measure(parts):
-        return _measure(*parts, layout, content, offsets, decode, k, is_euclidean)
-
-    size = max(1, NUMBERS_AT_ONCE // (kept * BLOCK * queries.shape[1]))
-    return map_rows(measure, (queries, chosen, kept_scores), size)
+def layout_fields(layout: Layout) -> dict:
+    """The fields of an index that hold its layout, on the device."""
+    fields = layout._asdict()
+    longest = fields.pop("longest")
+    return {name: jnp.asarray(value) for name, value in fields.items()} | {"longest": longest}
 
 
-def _measure(queries, blocks, block_scores, layout, content, offsets, decode, k, is_euclidean):
-    """Scores every vector of some blocks of each query; returns the best and their slots."""
-    count, kept = blocks.shape
-    width = content.shape[2]
-    lists = layout.page_lists[blocks.reshape(-1) // (layout.slots.shape[1] // BLOCK)]
-    stored = content.reshape(-1, BLOCK, width)[blocks.reshape(-1)]
-    vectors = decode(stored, lists).reshape(count, kept * BLOCK, -1)
-    added = offsets.reshape(-1, BLOCK)[blocks]  # [queries, kept, BLOCK]
-    added = jnp.where((block_scores > -jnp.inf)[:, :, None], added, -jnp.inf).reshape(count, -1)
-    if is_euclidean:
-        differences = queries[:, None, :] - vectors
-        nearness = -jnp.sqrt(jnp.sum(differences * differences, axis=2))
-        nearness = jnp.where(added == -jnp.inf, -jnp.inf, nearness)
-    else:
-        products = jnp.einsum("qd,qcd->qc", queries, vectors, precision=lax.Precision.HIGHEST)
-        nearness = products + added
-    found = min(k, kept * BLOCK)
-    nearness, places = lax.top_k(nearness, found)
-    slots = jnp.take_along_axis(blocks, places // BLOCK, axis=1) * BLOCK + places % BLOCK
-    padding = ((0, 0), (0, k - found))
-    return jnp.pad(nearness, padding, constant_values=-jnp.inf), jnp.pad(slots, padding)
+def centred(rows: np.ndarray, metric: Metric) -> tuple[np.ndarray, np.ndarray]:
+    """Takes the mean away for euclidean; products of far-away vectors would lose their digits."""
+    if metric != "euclidean":
+        return rows, np.zeros(rows.shape[1], np.float32)
+    centre = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return rows - centre, centre
 
 
-def _merge(best, best_slots, near, slots):
-    """The best of two lists of results of each query."""
-    joined, places = lax.top_k(jnp.concatenate([best, near], axis=1), best.shape[1])
-    slots = jnp.concatenate([best_slots, slots], axis=1)
-    return joined, jnp.take_along_axis(slots, places, axis=1)
+def check_centroids(centroids, centre, dim):
+    """Checks a caller's centroids and takes the centre away."""
+    centroids = np.asarray(centroids, np.float32)
+    if centroids.ndim != 2 or centroids.shape[1] != dim or len(centroids) == 0:
+        raise ValueError(
+            f"The centroids have shape {centroids.shape}: wanted at least one row of {dim}."
+        )
+    return centroids - centre
 
 
-def in_order_of_position(nearness, positions):
-    """Sorts results of equal nearness by position, lowest first."""
-    negative, positions = lax.sort((0.0 - nearness, positions), dimension=1, num_keys=2)
-    return 0.0 - negative, positions
+def make_centroids(rows, key, lists, given, iterations, *, spherical=False):
+    """Centroids of inverted lists, by k-means unless they are given."""
+    if given is not None:
+        return jnp.asarray(given)
+    if lists is None:
+        lists = max(1, round(len(rows) ** 0.5))
+    if lists < 1:
+        raise ValueError(f"lists is {lists}: it must be at least 1.")
+    lists = min(lists, len(rows))
+    return kmeans(
+        jnp.asarray(rows),
+        lists,
+        key=jax.random.key(0) if key is None else key,
+        iterations=iterations,
+        spherical=spherical,
+        sample=TRAINING_SAMPLE * lists,
+    ).centroids
+
+
+def assign_lists(rows, centroids, metric) -> np.ndarray:
+    """The list of each vector: the nearest centroid, for dot and cosine by product."""
+    offsets = None if metric == "euclidean" else jnp.zeros(centroids.shape[0], jnp.float32)
+    return np.asarray(_assign(jnp.asarray(rows), jnp.asarray(centroids), offsets))
+
+
+def coarse_nearness(
+    queries: Float[Array, "queries dim"], centroids: Float[Array, "lists dim"], metric: Metric
+) -> Float[Array, "queries lists"]:
+    """How near each list is to each query; larger is nearer."""
+    products = jnp.matmul(queries, centroids.T, precision=lax.Precision.HIGHEST)
+    if metric == "euclidean":
+        products = products - 0.5 * jnp.sum(centroids * centroids, axis=1)[None, :]
+    return products
+
+
+def slot_offsets(slots, half_squares, is_allowed):
+    """What is added to a product in each slot; -inf where no vector may be found."""
+    may_be_found = slots >= 0
+    if is_allowed is not None:
+        may_be_found &= is_allowed[jnp.maximum(slots, 0)]
+    offsets = jnp.zeros(slots.shape, jnp.float32) if half_squares is None else -half_squares
+    return jnp.where(may_be_found, offsets, -jnp.inf)
+
+
+def unpack(slots, content, size: int) -> np.ndarray:
+    """What is stored for each vector, in the order of `ids`; on the host."""
+    slots, content = np.asarray(slots).reshape(-1), np.asarray(content)
+    content = content.reshape(len(slots), *content.shape[2:])
+    rows = np.empty((size, *content.shape[1:]), content.dtype)
+    rows[slots[slots >= 0]] = content[slots >= 0]
+    return rows
+
+
+def calibrate_probes(rows, centroids, metric, assignments=None) -> int:
+    """The fewest probes with which some of the vectors find .95 of their 10 nearest others."""
+    if assignments is None:
+        assignments = assign_lists(rows, centroids, metric)[:, None]
+    chosen = np.linspace(0, len(rows) - 1, min(CALIBRATION_QUERIES, len(rows))).astype(np.int32)
+    queries = jnp.asarray(rows[chosen])
+    _, near = _near(
+        queries,
+        jnp.asarray(rows),
+        min(10, len(rows)),
+        "euclidean" if metric == "euclidean" else "dot",
+        jnp.asarray(chosen)[:, None],
+    )
+    coarse = np.asarray(coarse_nearness(queries, centroids, metric))
+    ranks = np.argsort(np.argsort(-coarse, axis=1, kind="stable"), axis=1)
+    near = np.asarray(near)
+    # A vector that lies in several lists is found in the nearest of them.
+    needed = np.take_along_axis(ranks[:, None, :], assignments[near], axis=2).min(axis=2)
+    needed = np.sort(needed[near >= 0])
+    if len(needed) == 0:
+        return 1
+    return int(needed[min(len(needed) - 1, int(RECALL_WANTED * len(needed)))]) + 1
+
+
+_assign = jax.jit(
+    lambda rows, centroids, offsets: nearest_centroids(rows, centroids, offsets=offsets)[0]
+)
+_near = jax.jit(
+    lambda queries, rows, k, metric, exclude: exact_top_k(
+        queries, rows, k, metric=metric, exclude=exclude
+    ),
+    static_argnums=(2, 3),
+)

@@ -1,14 +1,14 @@
 """IVFPQIndex: inverted lists of product codes, of what is left after the centroids."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Num, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 from numpy.typing import ArrayLike
 
+from jaxembed.search.checks import Metric, check_ids, check_vectors, concatenate
 from jaxembed.search.codebooks import (
     Rotation,
     check_codebooks,
@@ -23,40 +23,23 @@ from jaxembed.search.codebooks import (
     train_codebooks,
     turned,
 )
-from jaxembed.search.index import (
-    Index,
-    Metric,
-    Results,
-    Where,
-    allowed,
-    check_ids,
-    check_search,
-    check_vectors,
-    concatenate,
-    prepare_queries,
-    register_index,
-    report,
-    static,
-)
-from jaxembed.search.inverted import fill, in_order_of_position, lay_out, scan_lists
-from jaxembed.search.ivf import (
+from jaxembed.search.index import register_index, static
+from jaxembed.search.inverted import (
+    InvertedIndex,
     assign_lists,
     calibrate_probes,
     centred,
     check_centroids,
-    coarse_nearness,
     layout_fields,
-    layout_of,
-    lists_of,
     make_centroids,
-    slot_offsets,
     unpack,
 )
+from jaxembed.search.pages import fill, lay_out
 
 
 @register_index
 @dataclasses.dataclass(frozen=True, eq=False)
-class IVFPQIndex(Index):
+class IVFPQIndex(InvertedIndex):
     """Inverted lists of codes, of what is left of a vector after its centroid is taken away.
 
     Attributes:
@@ -159,36 +142,15 @@ class IVFPQIndex(Index):
             cls, codes, assignments, ids, found, books, matrix, centre, probes, metric
         )
 
-    def search(
-        self,
-        queries: Num[Array | np.ndarray, "queries dim"],
-        k: int,
-        *,
-        where: Where = None,
-        probes: int | Int[Array, ""] | None = None,
-    ) -> Results:
-        """Finds the k vectors of the nearest lists whose decoded form is best.
-
-        Args:
-            queries: Query vectors. One with a NaN or infinity finds nothing.
-            k: Number of results for each query, at least 1.
-            where: As of every index.
-            probes: How many lists to scan; may be traced.
-
-        Returns:
-            Scores and ids, as of every index.
-
-        Raises:
-            ValueError: If k is below 1 or shapes disagree.
-        """
-        check_search(queries, k, self.dim)
-        probes = self.probes if probes is None else probes
-        return _search_lists(self, queries, where, probes, k=k)
-
     @property
-    def dim(self) -> int:
-        """The number of dimensions of vectors and queries."""
-        return self.centre.shape[0]
+    def _content(self):
+        return self.codes
+
+    def _turn(self, queries):
+        return turned(queries, self.rotation)
+
+    def _decode(self, stored, lists):
+        return decode_residuals(stored, lists, self.codebooks, self.centroids)
 
     def rows(self) -> Float[np.ndarray, "size dim"]:
         """The decoded vectors in the order of `ids`; on the host."""
@@ -202,10 +164,6 @@ class IVFPQIndex(Index):
     def packed(self) -> UInt8[np.ndarray, "size bytes"]:
         """The packed codes in the order of `ids`; on the host."""
         return unpack(self.slots, self.codes, self.size)
-
-    def assignments(self) -> Int[np.ndarray, "size"]:
-        """The list of each vector, in the order of `ids`; on the host."""
-        return lists_of(self)
 
     def _append(self, rows: np.ndarray, ids: np.ndarray) -> "IVFPQIndex":
         rotated = turned(jnp.asarray(rows) - self.centre[None, :], self.rotation)
@@ -224,25 +182,6 @@ class IVFPQIndex(Index):
     def _again(self, codes, lists, ids):
         fields = self.centroids, self.codebooks, self.rotation, self.centre
         return assemble_ivfpq(type(self), codes, lists, ids, *fields, self.probes, self.metric)
-
-
-@functools.partial(jax.jit, static_argnames="k")
-def _search_lists(index, queries, where, probes, *, k):
-    queries, is_finite = prepare_queries(queries, index.metric)
-    queries = turned(queries - index.centre[None, :], index.rotation)
-    nearness, slots = scan_lists(
-        queries,
-        coarse_nearness(queries, index.centroids, index.metric),
-        jnp.asarray(probes, jnp.int32),
-        layout_of(index),
-        index.codes,
-        slot_offsets(index.slots, index.half_squares, allowed(where, index.ids)),
-        lambda stored, lists: decode_residuals(stored, lists, index.codebooks, index.centroids),
-        k,
-        is_euclidean=index.metric == "euclidean",
-    )
-    nearness, positions = in_order_of_position(nearness, index.slots.reshape(-1)[slots])
-    return report(nearness, positions, index.ids, k, metric=index.metric, is_finite=is_finite)
 
 
 def assemble_ivfpq(cls, codes, assignments, ids, centroids, books, matrix, centre, probes, metric):

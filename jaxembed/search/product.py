@@ -1,7 +1,6 @@
 """Product quantization: PQIndex, all vectors as codes of their parts in one list."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Num, UInt8
 from numpy.typing import ArrayLike
 
+from jaxembed.search.checks import Metric, check_ids, check_search, check_vectors, concatenate
 from jaxembed.search.codebooks import (
     Rotation,
     check_codebooks,
@@ -24,34 +24,21 @@ from jaxembed.search.codebooks import (
     turned,
     unpack_codes,
 )
-from jaxembed.search.index import (
-    Index,
-    Metric,
-    Results,
-    Where,
-    allowed,
-    check_ids,
-    check_search,
-    check_vectors,
-    concatenate,
-    prepare_queries,
-    register_index,
-    report,
-    static,
-)
-from jaxembed.search.inverted import fill, in_order_of_position, lay_out, scan_lists
-from jaxembed.search.ivf import (
+from jaxembed.search.index import register_index, static
+from jaxembed.search.inverted import (
+    PagedIndex,
     centred,
     layout_fields,
-    layout_of,
-    slot_offsets,
+    search_pages,
     unpack,
 )
+from jaxembed.search.pages import fill, lay_out
+from jaxembed.search.results import Results, Where
 
 
 @register_index
 @dataclasses.dataclass(frozen=True, eq=False)
-class PQIndex(Index):
+class PQIndex(PagedIndex):
     """Codes of all vectors, compared with whole queries (asymmetric distances).
 
     Scores are those of the decoded vectors, so both they and their order are approximate.
@@ -140,12 +127,17 @@ class PQIndex(Index):
     ) -> Results:
         """Finds the k vectors whose decoded form is best; as of every index."""
         check_search(queries, k, self.dim)
-        return _search_codes(self, queries, where, k=k)
+        return search_pages(self, queries, where, 1, k=k, wanted=k)
 
     @property
-    def dim(self) -> int:
-        """The number of dimensions of vectors and queries."""
-        return self.centre.shape[0]
+    def _content(self):
+        return self.codes
+
+    def _turn(self, queries):
+        return turned(queries, self.rotation)
+
+    def _decode(self, stored, lists):
+        return decode(unpack_codes(stored, self.codebooks), self.codebooks, self.dim)
 
     def rows(self) -> Float[np.ndarray, "size dim"]:
         """The decoded vectors in the order of `ids`; on the host."""
@@ -170,27 +162,6 @@ class PQIndex(Index):
         return assemble_pq(
             type(self), codes, ids, self.codebooks, self.rotation, self.centre, self.metric
         )
-
-
-@functools.partial(jax.jit, static_argnames="k")
-def _search_codes(index, queries, where, *, k):
-    queries, is_finite = prepare_queries(queries, index.metric)
-    queries = turned(queries - index.centre[None, :], index.rotation)
-    nearness, slots = scan_lists(
-        queries,
-        jnp.zeros((queries.shape[0], 1), jnp.float32),
-        jnp.asarray(1, jnp.int32),
-        layout_of(index),
-        index.codes,
-        slot_offsets(index.slots, index.half_squares, allowed(where, index.ids)),
-        lambda stored, lists: decode(
-            unpack_codes(stored, index.codebooks), index.codebooks, index.dim
-        ),
-        k,
-        is_euclidean=index.metric == "euclidean",
-    )
-    nearness, positions = in_order_of_position(nearness, index.slots.reshape(-1)[slots])
-    return report(nearness, positions, index.ids, k, metric=index.metric, is_finite=is_finite)
 
 
 def assemble_pq(cls, codes, ids, books, matrix, centre, metric):

@@ -1,8 +1,7 @@
-"""Vectors in 8 or 4 bits a number: calibrated per dimension, clipped, with error bars."""
+"""Vectors in 8 or 4 bits a number, with a scale a vector or a calibrated range a dimension."""
 
 import dataclasses
-import functools
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,78 +10,80 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Int8, Num, UInt8
 from numpy.typing import ArrayLike
 
-from jaxembed.search.exact import SPARE_CANDIDATES, rescore, running_top_k
-from jaxembed.search.index import (
-    Index,
-    Metric,
-    Results,
-    Where,
-    allowed,
-    check_ids,
-    check_search,
-    check_vectors,
-    concatenate,
-    prepare_queries,
-    register_index,
-    report,
-    static,
-)
+from jaxembed.search.checks import Metric
+from jaxembed.search.coded import CodedIndex, mean_row
+from jaxembed.search.exact import SPARE_CANDIDATES
+from jaxembed.search.index import register_index, static
+from jaxembed.search.results import prepare_queries
 
+Scaling = Literal["row", "dimension"]
 CALIBRATION_ROWS = 10_000
-# Shares of the range, from the middle outwards, among which each dimension takes the best.
+# Shares of the range, from the middle outwards, among which the best is taken.
 CLIPPINGS = np.asarray([1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4])
 
 
-class _ScalarIndex(Index):
-    """What indices of scalar codes share: a number is offset + scale * code, by dimension."""
+class ScalarIndex(CodedIndex):
+    """What indices of scalar codes share: a number is offset + scale * step * code.
 
+    Queries keep their float32. Without the vectors the scores are those of the decoded codes, off
+    by about `score_error`.
+    """
+
+    ROWS = ("codes", "steps")
+    KEEPS_VECTORS = False
+    LOWEST: ClassVar[int]  # of the codes; the highest is -LOWEST - 1
     codes: Any
+    steps: Float[Array, "size"] | None
     scale: Float[Array, "dim"]
     offset: Float[Array, "dim"]
     error: Float[Array, "dim"]
-    vectors: Float[Array, "size dim"] | None
-    ids: Int[Array, "size"]
-    metric: Metric
+
+    @classmethod
+    def build(
+        cls,
+        vectors: ArrayLike,
+        *,
+        metric: Metric = "dot",
+        key: jax.Array | None = None,
+        ids: ArrayLike | None = None,
+        keep_vectors: bool = False,
+        scaling: Scaling = "row",
+    ) -> "ScalarIndex":
+        """Makes an index, as `Index.build` says; `key` is not used.
+
+        Args:
+            vectors: As in `Index.build`.
+            metric: As in `Index.build`.
+            key: Not used.
+            ids: As in `Index.build`.
+            keep_vectors: Keep the vectors beside the codes, to rescore with them.
+            scaling: "row" gives each vector a step of its own, so that short vectors keep their
+                digits beside long ones, for 4 bytes a vector. "dimension" gives all vectors the
+                ranges that fit up to 10,000 of them best, as faiss's files do.
+
+        Returns:
+            The index.
+
+        Raises:
+            ValueError: As `Index.build`, or on an unknown scaling.
+        """
+        if scaling not in ("row", "dimension"):
+            raise ValueError(f"Unknown scaling {scaling!r}: choose row or dimension.")
+        return cls._build(vectors, metric, key, ids, keep_vectors, by_row=scaling == "row")
 
     @property
     def dim(self) -> int:
         """The number of dimensions."""
         return self.scale.shape[0]
 
-    def search(
-        self,
-        queries: Num[Array | np.ndarray, "queries dim"],
-        k: int,
-        *,
-        where: Where = None,
-        rescore: int = 4,
-    ) -> Results:
-        """Finds the k best vectors for each query, as `Index.search` says, by their codes.
-
-        Queries keep their float32.
-
-        Args:
-            queries: As in `Index.search`.
-            k: As in `Index.search`.
-            where: As in `Index.search`.
-            rescore: Where the index keeps the vectors, the best `rescore * k` by codes are scored
-                with these; no effect otherwise.
-
-        Returns:
-            As `Index.search`. Without the vectors the scores are those of the decoded codes, which
-            are off by about `score_error`.
-
-        Raises:
-            ValueError: As `Index.search`, or if `rescore` is below 1.
-        """
-        check_search(queries, k, self.dim)
-        if rescore < 1:
-            raise ValueError(f"rescore is {rescore}: it must be at least 1.")
-        return _search(self, queries, where, k=k, times=rescore)
+    @property
+    def spare(self) -> int:
+        """How many candidates more than k are measured: expanded squares lose digits."""
+        return SPARE_CANDIDATES if self.metric == "euclidean" else 0
 
     def decode(self) -> Float[Array, "size dim"]:
         """Gives the vectors that the codes stand for."""
-        return self._decode(self.codes)
+        return self._decode(self.codes, self.steps)
 
     def score_error(
         self, queries: Num[Array | np.ndarray, "queries dim"]
@@ -93,9 +94,9 @@ class _ScalarIndex(Index):
             queries: Query vectors.
 
         Returns:
-            For "dot" and "cosine" the standard deviation of the score: the root of the sum of
-            squared products of the query with each dimension's error. For "euclidean" the
-            root-mean-square length of the error of a vector, which by the triangle inequality
+            For "dot" and "cosine" the standard deviation of the score, over the vectors: the root
+            of the sum of squared products of the query with each dimension's error. For "euclidean"
+            the root-mean-square length of the error of a vector, which by the triangle inequality
             bounds that of its distances.
         """
         queries, _ = prepare_queries(queries, self.metric)
@@ -103,56 +104,91 @@ class _ScalarIndex(Index):
             return jnp.full(queries.shape[0], jnp.sqrt(jnp.sum(self.error**2)))
         return jnp.sqrt(jnp.sum((queries * self.error[None, :]) ** 2, axis=1))
 
-    def _block(self, first, size) -> Float[Array, "block dim"]:
-        """Decoded vectors from the one at `first` on."""
-        return self._decode(lax.dynamic_slice_in_dim(self.codes, first, size))
+    @classmethod
+    def _fit(cls, rows, key, *, by_row):
+        every = -(-len(rows) // CALIBRATION_ROWS)
+        if by_row:
+            offset = mean_row(rows)
+            scale = np.sqrt(np.square(rows - offset, dtype=np.float64).mean(axis=0))
+            scale = np.where(scale > np.finfo(np.float32).tiny, scale, 1.0).astype(np.float32)
+            steps = _row_steps((rows - offset) / scale, cls.LOWEST)
+        else:
+            levels, steps = -2 * cls.LOWEST, None
+            scale, offset = calibrate(rows[::every], levels=levels, lowest=cls.LOWEST)
+        codes = cls._quantize(rows, scale, offset, steps)
+        few = cls._unpack(jnp.asarray(codes[::every]), rows.shape[1])
+        decoded = _decoded(few, None if steps is None else steps[::every], scale, offset)
+        squares = np.square(rows[::every] - np.asarray(decoded), dtype=np.float64)
+        error = np.sqrt(squares.mean(axis=0)).astype(np.float32)
+        fields = {"codes": codes, "steps": steps, "scale": scale, "offset": offset, "error": error}
+        return jax.tree.map(jnp.asarray, fields)
 
-    def _append(self, rows, ids):
-        codes = concatenate([self.codes, self._encode(rows, self.scale, self.offset)])
-        vectors = self.vectors
-        if vectors is not None:
-            vectors = jnp.asarray(concatenate([vectors, rows]))
-        ids = jnp.asarray(concatenate([self.ids, ids]))
-        return dataclasses.replace(self, codes=jnp.asarray(codes), vectors=vectors, ids=ids)
-
-    def _keep(self, positions):
-        vectors = None if self.vectors is None else self.vectors[positions]
-        return dataclasses.replace(
-            self, codes=self.codes[positions], vectors=vectors, ids=self.ids[positions]
-        )
+    def _encode(self, rows):
+        scale, offset = np.asarray(self.scale), np.asarray(self.offset)
+        steps = None
+        if self.steps is not None:
+            steps = _row_steps((rows - offset) / scale, self.LOWEST)
+        return {"codes": self._quantize(rows, scale, offset, steps), "steps": steps}
 
     @classmethod
-    def _build(cls, vectors, levels, lowest, metric, ids, keep_vectors):
-        """Calibrates on an even sample of the rows and encodes all of them."""
-        rows = check_vectors(vectors, metric=metric)
-        ids = check_ids(ids, len(rows))
-        sample = rows[np.linspace(0, len(rows) - 1, min(len(rows), CALIBRATION_ROWS)).astype(int)]
-        scale, offset = calibrate(sample, levels=levels, lowest=lowest)
-        codes = jnp.asarray(cls._encode(rows, scale, offset))
-        kept = jnp.asarray(rows) if keep_vectors else None
-        index = cls(
-            codes=codes,
-            scale=jnp.asarray(scale),
-            offset=jnp.asarray(offset),
-            error=jnp.zeros(rows.shape[1]),
-            vectors=kept,
-            ids=jnp.asarray(ids),
-            metric=metric,
-        )
-        step = max(1, len(rows) // CALIBRATION_ROWS)
-        differences = rows[::step] - np.asarray(index._decode(codes[::step]))
-        error = np.sqrt(np.mean(np.square(differences, dtype=np.float64), axis=0))
-        return dataclasses.replace(index, error=jnp.asarray(error, jnp.float32))
+    def _quantize(cls, rows, scale, offset, steps):
+        """The packed codes of rows."""
+        if steps is not None:
+            scale = scale * steps[:, None]
+        scale = np.where(scale == 0, 1.0, scale)
+        lowest, highest = cls.LOWEST, -cls.LOWEST - 1
+        return cls._pack(quantize(rows, scale, offset, lowest=lowest, highest=highest))
+
+    def _decode(self, codes, steps):
+        return _decoded(self._unpack(codes, self.dim), steps, self.scale, self.offset)
+
+    def _scorer(self, queries):
+        is_euclidean = self.metric == "euclidean"
+        shifted = queries - self.offset[None, :] if is_euclidean else queries
+
+        def score(first, size):
+            steps = self.steps
+            if steps is not None:
+                steps = lax.dynamic_slice_in_dim(steps, first, size)
+            block = self._decode(lax.dynamic_slice_in_dim(self.codes, first, size), steps)
+            if not is_euclidean:
+                return jnp.matmul(shifted, block.T, precision=lax.Precision.HIGHEST)
+            # Around the offset the expanded square keeps its digits.
+            block = block - self.offset[None, :]
+            products = jnp.matmul(shifted, block.T, precision=lax.Precision.HIGHEST)
+            return 2.0 * products - jnp.sum(block * block, axis=1)[None, :]
+
+        return score
+
+    def _measure(self, queries, scores, positions, k):
+        """Distances to the decoded vectors are computed as differences."""
+        if self.metric != "euclidean":
+            return scores, positions
+        positions = jnp.sort(positions, axis=1)
+
+        def measure(query_and_positions):
+            query, places = query_and_positions
+            rows = jnp.maximum(places, 0)
+            steps = None if self.steps is None else self.steps[rows]
+            differences = self._decode(self.codes[rows], steps) - query[None, :]
+            distances = jnp.sqrt(jnp.sum(differences * differences, axis=1))
+            return jnp.where(places < 0, -jnp.inf, -distances)
+
+        scores = lax.map(measure, (queries, positions), batch_size=16)
+        scores, places = lax.top_k(scores, k)
+        positions = jnp.take_along_axis(positions, places, axis=1)
+        return scores, jnp.where(scores == -jnp.inf, -1, positions)
 
 
 @register_index
 @dataclasses.dataclass(frozen=True, eq=False)
-class Int8Index(_ScalarIndex):
+class Int8Index(ScalarIndex):
     """One byte a number, a quarter of float32.
 
     Attributes:
-        codes: -128 to 127; a number is offset + scale * code.
-        scale: Step between two codes, by dimension, above 0.
+        codes: -128 to 127; a number is offset + scale * step * code.
+        steps: Factor of the scale by vector, of either sign; None where there is none.
+        scale: By dimension, above 0.
         offset: What code 0 stands for, by dimension.
         error: Root of the mean squared error, by dimension, measured on the vectors of the build.
         vectors: The vectors themselves, for rescoring, or None.
@@ -160,7 +196,9 @@ class Int8Index(_ScalarIndex):
         metric: As in `Index`.
     """
 
+    LOWEST = -128
     codes: Int8[Array, "size dim"]
+    steps: Float[Array, "size"] | None
     scale: Float[Array, "dim"]
     offset: Float[Array, "dim"]
     error: Float[Array, "dim"]
@@ -168,58 +206,35 @@ class Int8Index(_ScalarIndex):
     ids: Int[Array, "size"]
     metric: Metric = static(default="dot")
 
-    @classmethod
-    def build(
-        cls,
-        vectors: ArrayLike,
-        *,
-        metric: Metric = "dot",
-        key: jax.Array | None = None,
-        ids: ArrayLike | None = None,
-        keep_vectors: bool = False,
-    ) -> "Int8Index":
-        """Makes an index, as `Index.build` says; `key` is not used.
-
-        Args:
-            vectors: As in `Index.build`; up to 10,000 of them choose the ranges.
-            metric: As in `Index.build`.
-            key: Not used.
-            ids: As in `Index.build`.
-            keep_vectors: Keep the vectors beside the codes, to rescore with them.
-
-        Returns:
-            The index.
-
-        Raises:
-            ValueError: As `Index.build`.
-        """
-        return cls._build(vectors, 256, -128, metric, ids, keep_vectors)
+    @staticmethod
+    def _pack(codes):
+        return codes.astype(np.int8)
 
     @staticmethod
-    def _encode(rows, scale, offset):
-        return quantize(rows, scale, offset, lowest=-128, highest=127).astype(np.int8)
-
-    def _decode(self, codes):
-        return self.offset[None, :] + self.scale[None, :] * codes.astype(jnp.float32)
+    def _unpack(codes, dim):
+        return codes.astype(jnp.float32)
 
 
 @register_index
 @dataclasses.dataclass(frozen=True, eq=False)
-class Int4Index(_ScalarIndex):
+class Int4Index(ScalarIndex):
     """Half a byte a number, an eighth of float32.
 
     Attributes:
-        codes: Two codes a byte, 0 to 15 each: that of the first half of the dimensions in the low
-            bits, that of the second half in the high ones.
-        scale: Step between two codes, by dimension, above 0.
-        offset: What code 0 stands for, by dimension.
-        error: Root of the mean squared error, by dimension, measured on the vectors of the build.
+        codes: Two codes a byte, each from -8 to 7 and stored plus 8: that of the first half of the
+            dimensions in the low bits, that of the second half in the high ones.
+        steps: As in `Int8Index`.
+        scale: As in `Int8Index`.
+        offset: As in `Int8Index`.
+        error: As in `Int8Index`.
         vectors: The vectors themselves, for rescoring, or None.
         ids: As in `Index`.
         metric: As in `Index`.
     """
 
+    LOWEST = -8
     codes: UInt8[Array, "size half"]
+    steps: Float[Array, "size"] | None
     scale: Float[Array, "dim"]
     offset: Float[Array, "dim"]
     error: Float[Array, "dim"]
@@ -227,31 +242,18 @@ class Int4Index(_ScalarIndex):
     ids: Int[Array, "size"]
     metric: Metric = static(default="dot")
 
-    @classmethod
-    def build(
-        cls,
-        vectors: ArrayLike,
-        *,
-        metric: Metric = "dot",
-        key: jax.Array | None = None,
-        ids: ArrayLike | None = None,
-        keep_vectors: bool = False,
-    ) -> "Int4Index":
-        """Makes an index; all is as in `Int8Index.build`."""
-        return cls._build(vectors, 16, 0, metric, ids, keep_vectors)
-
     @staticmethod
-    def _encode(rows, scale, offset):
-        codes = quantize(rows, scale, offset, lowest=0, highest=15).astype(np.uint8)
+    def _pack(codes):
+        codes = (codes + 8).astype(np.uint8)
         half = -(-codes.shape[1] // 2)
         low = codes[:, :half].copy()
         low[:, : codes.shape[1] - half] |= codes[:, half:] << 4
         return low
 
-    def _decode(self, codes):
+    @staticmethod
+    def _unpack(codes, dim):
         halves = jnp.concatenate([codes & jnp.uint8(15), codes >> jnp.uint8(4)], axis=1)
-        codes = halves[:, : self.dim].astype(jnp.float32)
-        return self.offset[None, :] + self.scale[None, :] * codes
+        return halves[:, :dim].astype(jnp.float32) - 8.0
 
 
 def calibrate(
@@ -311,50 +313,27 @@ def quantize(
     return np.clip(np.rint(codes), lowest, highest).astype(np.float32)
 
 
-@functools.partial(jax.jit, static_argnames=("k", "times"))
-def _search(index, queries, where, *, k, times):
-    """What the `search` of a scalar index returns."""
-    queries, is_finite = prepare_queries(queries, index.metric)
-    mask = allowed(where, index.ids)
-    is_euclidean = index.metric == "euclidean"
-    wanted = k if index.vectors is None else k * times
-    kept = min(index.size, wanted + SPARE_CANDIDATES * is_euclidean)
+def _row_steps(scaled: np.ndarray, lowest: int) -> Float[np.ndarray, "size"]:
+    """The step of each row with the least squared error; its farthest number has code `lowest`.
 
-    def score_block(first, size):
-        # Around the offset the expanded square keeps its digits.
-        block = index._block(first, size)
-        if is_euclidean:
-            block = block - index.offset[None, :]
-        shifted = queries - index.offset[None, :] if is_euclidean else queries
-        scores = jnp.matmul(shifted, block.T, precision=lax.Precision.HIGHEST)
-        if is_euclidean:
-            scores = 2.0 * scores - jnp.sum(block * block, axis=1)[None, :]
-        if mask is not None:
-            scores = jnp.where(
-                lax.dynamic_slice_in_dim(mask, first, size)[None, :], scores, -jnp.inf
-            )
-        return scores
-
-    nearness, positions = running_top_k(score_block, queries.shape[0], index.size, kept)
-    found = min(k, index.size)
-    if index.vectors is not None:
-        nearness, positions = rescore(queries, index.vectors, positions, found, metric=index.metric)
-    elif is_euclidean:
-        nearness, positions = _measure_codes(index, queries, positions, found)
-    return report(nearness, positions, index.ids, k, metric=index.metric, is_finite=is_finite)
+    Few levels gain by clipping, which is tried from 1 to 0.6 of the range.
+    """
+    at = np.abs(scaled).argmax(axis=1)[:, None]
+    full = (np.take_along_axis(scaled, at, axis=1) / lowest).astype(np.float32)
+    if lowest == -128:
+        return full[:, 0]
+    best, steps = np.full(full.shape, np.inf), full
+    for clipping in CLIPPINGS[:9]:
+        step = (full * clipping).astype(np.float32)
+        codes = np.clip(np.rint(scaled / np.where(step == 0, 1.0, step)), lowest, -lowest - 1)
+        error = np.square(step * codes - scaled).sum(axis=1, keepdims=True)
+        steps = np.where(error < best, step, steps)
+        best = np.minimum(best, error)
+    return steps[:, 0]
 
 
-def _measure_codes(index, queries, positions, k):
-    """Orders candidates by their distance to the decoded vectors, computed as a difference."""
-    positions = jnp.sort(positions, axis=1)
-
-    def measure(query_and_positions):
-        query, places = query_and_positions
-        rows = index._decode(index.codes[jnp.maximum(places, 0)]) - query[None, :]
-        distances = jnp.sqrt(jnp.sum(rows * rows, axis=1))
-        return jnp.where(places < 0, -jnp.inf, -distances)
-
-    scores = lax.map(measure, (queries, positions), batch_size=16)
-    scores, places = lax.top_k(scores, k)
-    positions = jnp.take_along_axis(positions, places, axis=1)
-    return scores, jnp.where(scores == -jnp.inf, -1, positions)
+def _decoded(codes, steps, scale, offset):
+    """Offset + scale * step * code."""
+    if steps is not None:
+        codes = codes * steps[:, None]
+    return offset[None, :] + scale[None, :] * codes

@@ -1,7 +1,6 @@
 """ScannIndex: a tree of lists, score-aware codes and rescoring, as ScaNN's whole pipeline."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ from jaxtyping import Array, Float, Int, Num, UInt8
 from numpy.typing import ArrayLike
 
 from jaxembed.search.anisotropic import encode_anisotropic, parallel_weight, train_anisotropic
+from jaxembed.search.checks import Metric, check_ids, check_search, check_vectors, concatenate
 from jaxembed.search.codebooks import (
     check_parts,
     decode_residuals,
@@ -18,41 +18,27 @@ from jaxembed.search.codebooks import (
     pack_codes,
     train_codebooks,
 )
-from jaxembed.search.index import (
-    Index,
-    Metric,
-    Results,
-    Where,
-    allowed,
-    check_ids,
-    check_search,
-    check_vectors,
-    concatenate,
-    prepare_queries,
-    register_index,
-    report,
-    static,
-)
-from jaxembed.search.inverted import fill, in_order_of_position, lay_out, scan_lists
-from jaxembed.search.ivf import (
+from jaxembed.search.index import register_index, static
+from jaxembed.search.inverted import (
+    InvertedIndex,
     assign_lists,
     calibrate_probes,
     centred,
     check_centroids,
-    coarse_nearness,
     layout_fields,
-    layout_of,
     make_centroids,
-    slot_offsets,
+    search_pages,
 )
 from jaxembed.search.kmeans import map_rows
+from jaxembed.search.pages import fill, lay_out
+from jaxembed.search.results import Results, Where
 
 NUMBERS_AT_ONCE = 1 << 21
 
 
 @register_index
 @dataclasses.dataclass(frozen=True, eq=False)
-class ScannIndex(Index):
+class ScannIndex(InvertedIndex):
     """Inverted lists of score-aware 4-bit codes whose best are scored again with the originals.
 
     Each vector lies in its nearest list and, unless spilling is off, in a second one whose error is
@@ -185,7 +171,7 @@ class ScannIndex(Index):
         Args:
             queries: Query vectors. One with a NaN or infinity finds nothing.
             k: Number of results for each query, at least 1.
-            where: As of every index.
+            where: As of `InvertedIndex.search`.
             probes: How many lists to scan; may be traced.
             rescore: How many candidates for each result are scored again, at least 1; static.
 
@@ -200,12 +186,21 @@ class ScannIndex(Index):
         if rescore < 1:
             raise ValueError(f"rescore is {rescore}: it must be at least 1.")
         probes = self.probes if probes is None else probes
-        return _search(self, queries, where, probes, k=k, rescore=rescore)
+        copies = 1 if self.spill is None else 2
+        return search_pages(self, queries, where, probes, k=k, wanted=k * rescore * copies)
 
     @property
-    def dim(self) -> int:
-        """The number of dimensions of vectors and queries."""
-        return self.centre.shape[0]
+    def _content(self):
+        return self.codes
+
+    def _decode(self, stored, lists):
+        return decode_residuals(stored, lists, self.codebooks, self.centroids)
+
+    def _rescore(self, queries, nearness, positions, k):
+        positions = jnp.where(nearness == -jnp.inf, self.size, positions)
+        if self.spill is not None:
+            positions = _distinct(positions, self.size, positions.shape[1] // 2)
+        return _score_again(queries, self.vectors, positions, k, self.metric == "euclidean")
 
     def _entries(self):
         """Lists and codes of each vector, `[size, copies]` and `[size, copies, bytes]`."""
@@ -237,32 +232,6 @@ class ScannIndex(Index):
         options = {name: getattr(self, name) for name in ("probes", "rescore", "weight", "spill")}
         fields = self.centroids, self.codebooks, self.centre, options, self.metric
         return _assemble(type(self), rows, ids, lists, codes, *fields)
-
-
-@functools.partial(jax.jit, static_argnames=("k", "rescore"))
-def _search(index, queries, where, probes, *, k, rescore):
-    queries, is_finite = prepare_queries(queries, index.metric)
-    queries = queries - index.centre[None, :]
-    copies = 1 if index.spill is None else 2
-    nearness, slots = scan_lists(
-        queries,
-        coarse_nearness(queries, index.centroids, index.metric),
-        jnp.asarray(probes, jnp.int32),
-        layout_of(index),
-        index.codes,
-        slot_offsets(index.slots, index.half_squares, allowed(where, index.ids)),
-        lambda stored, lists: decode_residuals(stored, lists, index.codebooks, index.centroids),
-        k * rescore * copies,
-        is_euclidean=index.metric == "euclidean",
-    )
-    positions = jnp.where(nearness == -jnp.inf, index.size, index.slots.reshape(-1)[slots])
-    if copies == 2:
-        positions = _distinct(positions, index.size, k * rescore)
-    nearness, positions = _score_again(
-        queries, index.vectors, positions, k, index.metric == "euclidean"
-    )
-    nearness, positions = in_order_of_position(nearness, positions)
-    return report(nearness, positions, index.ids, k, metric=index.metric, is_finite=is_finite)
 
 
 def _assemble(cls, rows, ids, assignments, codes, centroids, books, centre, options, metric):

@@ -1,4 +1,8 @@
-"""Indices on disk: a directory of one index.json and one .npy file an array, without pickle."""
+"""Indices on disk: a directory of an index.json and a folder of .npy files, without pickle.
+
+The index.json names the folder of its arrays, so that replacing this one file, which the system
+does at once, replaces the index: whoever reads finds all of the old one or all of the new.
+"""
 
 import contextlib
 import json
@@ -15,7 +19,7 @@ if TYPE_CHECKING:
     from jaxembed.search.index import Index
 
 PathLike = str | os.PathLike[str]
-FORMAT, VERSION, HEADER = "jaxembed.index", 1, "index.json"
+FORMAT, VERSION, HEADER, FOLDER = "jaxembed.index", 2, "index.json", "arrays."
 BYTES_AT_ONCE = 1 << 20
 
 
@@ -50,10 +54,11 @@ def load_index(path: PathLike) -> "Index":
 def write_directory(
     path: PathLike, name: str, metadata: dict[str, Any], arrays: dict[str, np.ndarray]
 ) -> None:
-    """Writes a directory that appears whole or not at all.
+    """Writes a directory, or replaces the index in one, at once or not at all.
 
-    All goes into a hidden directory beside it, is flushed to the disk, and is then renamed. Where
-    an index is replaced, a kill between two renames leaves the old one in a hidden directory.
+    The arrays go into a new folder in it and are flushed to the disk; then a new index.json takes
+    the place of the old one, and the old arrays are removed. A kill at any moment leaves the old
+    index, or none where there was none, and at worst a folder that the next save removes.
 
     Args:
         path: The directory.
@@ -68,28 +73,31 @@ def write_directory(
     final = pathlib.Path(path).absolute()
     if final.exists() and not _may_be_replaced(final):
         raise ValueError(f"{path} exists and is not an index: it was left as it is.")
-    final.parent.mkdir(parents=True, exist_ok=True)
-    partial = final.with_name(f".{final.name}.{os.getpid()}.partial")
-    retired = final.with_name(f".{final.name}.{os.getpid()}.retired")
+    is_new = not final.exists()
+    final.mkdir(parents=True, exist_ok=True)
+    number, folder = _make_folder(final)
     try:
-        partial.mkdir()
-        described = {key: _write_array(partial, key, array) for key, array in arrays.items()}
-        header = {"format": FORMAT, "version": VERSION, "class": name}
+        described = {key: _write_array(folder, key, array) for key, array in arrays.items()}
+        header = {"format": FORMAT, "version": VERSION, "class": name, "folder": folder.name}
         header |= {"metadata": metadata, "arrays": described}
         header["crc32"] = _header_crc32(header)
-        with open(partial / HEADER, "w", encoding="utf-8") as file:
+        with open(folder / HEADER, "w", encoding="utf-8") as file:
             json.dump(header, file, indent=1)
             _flush(file)
-        _flush_directory(partial)
-        if final.exists():
-            os.rename(final, retired)
-        os.rename(partial, final)
-        _flush_directory(final.parent)
-    finally:
-        if retired.exists() and not final.exists():
-            os.rename(retired, final)
-        for leftover in (partial, retired):
-            shutil.rmtree(leftover, ignore_errors=True)
+        for written in (folder, final, final.parent):
+            _flush_directory(written)
+        os.replace(folder / HEADER, final / HEADER)
+    except Exception:
+        shutil.rmtree(folder, ignore_errors=True)
+        if is_new:
+            with contextlib.suppress(OSError):
+                os.rmdir(final)
+        raise
+    _flush_directory(final)
+    for other in _folders(final):
+        # A later number is of a save that has begun meanwhile.
+        if other < number:
+            shutil.rmtree(final / f"{FOLDER}{other}", ignore_errors=True)
 
 
 def read_directory(path: PathLike) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
@@ -109,21 +117,26 @@ def read_directory(path: PathLike) -> tuple[str, dict[str, Any], dict[str, np.nd
     if not folder.exists():
         raise FileNotFoundError(f"There is no index at {path}.")
     header = _read_header(folder)
-    arrays = {}
-    for key, description in header["arrays"].items():
-        arrays[key] = _read_array(folder, key, description)
+    try:
+        arrays = _read_arrays(folder, header)
+    except ValueError:
+        # Replaced while it was read? Then the new one is whole.
+        if _read_header(folder) == header:
+            raise
+        return read_directory(path)
     metadata = {key: _tuples(value) for key, value in header["metadata"].items()}
     return header["class"], metadata, arrays
 
 
 def _classes() -> dict[str, type["Index"]]:
     """All kinds of index by name; imported here because they import this file."""
-    from jaxembed.search.binary import BinaryIndex, RabitqIndex
+    from jaxembed.search.binary import BinaryIndex
     from jaxembed.search.exact import ExactIndex
     from jaxembed.search.hashing import LSHIndex
     from jaxembed.search.ivf import IVFIndex
     from jaxembed.search.ivfpq import IVFPQIndex
     from jaxembed.search.product import PQIndex
+    from jaxembed.search.rabitq import RabitqIndex
     from jaxembed.search.scalar import Int4Index, Int8Index
     from jaxembed.search.scann import ScannIndex
     from jaxembed.search.tree import BallTreeIndex
@@ -144,24 +157,47 @@ def _classes() -> dict[str, type["Index"]]:
     return {cls.__name__: cls for cls in classes}
 
 
+def _folders(final: pathlib.Path) -> list[int]:
+    """Numbers of the folders of arrays in a directory."""
+    names = (entry.name.removeprefix(FOLDER) for entry in final.glob(f"{FOLDER}*"))
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def _make_folder(final: pathlib.Path) -> tuple[int, pathlib.Path]:
+    """Makes the folder with the first number above all others."""
+    number = max(_folders(final), default=0)
+    while True:
+        number += 1
+        with contextlib.suppress(FileExistsError):
+            folder = final / f"{FOLDER}{number}"
+            folder.mkdir()
+            return number, folder
+
+
 def _write_array(folder: pathlib.Path, key: str, array: np.ndarray) -> dict[str, Any]:
     """Writes one array; gives what index.json says of it."""
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{key} has dtype {array.dtype}, which a .npy file cannot hold.")
     name = f"{key}.npy"
     with open(folder / name, "wb") as file:
-        np.save(file, np.ascontiguousarray(array))
+        np.save(file, np.asarray(array, order="C"))
         _flush(file)
     size, crc32 = _measure(folder / name)
     shape = list(array.shape)
     return {"dtype": array.dtype.str, "shape": shape, "bytes": size, "crc32": crc32}
 
 
+def _read_arrays(folder: pathlib.Path, header: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Reads all arrays that a header describes."""
+    name, described = header["folder"], header["arrays"]
+    if not name.removeprefix(FOLDER).isdecimal() or not all(map(str.isidentifier, described)):
+        raise ValueError(f"{folder}: {HEADER} names files that no save makes: it was altered.")
+    return {key: _read_array(folder / name, key, what) for key, what in described.items()}
+
+
 def _read_array(folder: pathlib.Path, key: str, description: dict[str, Any]) -> np.ndarray:
     """Reads one array, if its file is byte for byte what was written."""
     file = folder / f"{key}.npy"
-    if not key.isidentifier():
-        raise ValueError(f"{folder}: index.json names an array {key!r}: it was altered.")
     if not file.exists():
         raise ValueError(f"{folder}: {file.name} is missing; was the directory copied whole?")
     size, crc32 = _measure(file)
@@ -182,7 +218,9 @@ def _read_header(folder: pathlib.Path) -> dict[str, Any]:
     """Reads and checks index.json."""
     file = folder / HEADER
     if not file.is_file():
-        raise ValueError(f"{folder}: there is no {HEADER}, so it is not a saved index.")
+        raise ValueError(
+            f"{folder}: there is no {HEADER}: it is no index, or one whose save was cut short."
+        )
     try:
         header = json.loads(file.read_bytes())
     except ValueError as error:
@@ -214,11 +252,12 @@ def _measure(file: pathlib.Path) -> tuple[int, int]:
 
 
 def _may_be_replaced(final: pathlib.Path) -> bool:
-    """Whether a directory is an index, or empty."""
+    """Whether a directory is an index, or empty but for what a killed save left."""
     if not final.is_dir():
         return False
-    if not any(final.iterdir()):
-        return True
+    if not (final / HEADER).exists():
+        left = {f"{FOLDER}{number}" for number in _folders(final)}
+        return {entry.name for entry in final.iterdir()} <= left
     try:
         header = json.loads((final / HEADER).read_bytes())
     except (OSError, ValueError):

@@ -9,8 +9,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Num
 
+from jaxembed.search.checks import Metric, check_metric, check_search
 from jaxembed.search.exact import exact_top_k
-from jaxembed.search.index import Metric, Results, check_metric, check_search, report
+from jaxembed.search.results import Results, report
 
 ROWS_AT_ONCE = 65_536
 

@@ -11,22 +11,10 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Int32, Num
 from numpy.typing import ArrayLike
 
+from jaxembed.search.checks import Metric, check_ids, check_search, check_vectors, concatenate
 from jaxembed.search.exact import exact_top_k
-from jaxembed.search.index import (
-    Index,
-    Metric,
-    Results,
-    Where,
-    allowed,
-    check_ids,
-    check_search,
-    check_vectors,
-    concatenate,
-    prepare_queries,
-    register_index,
-    report,
-    static,
-)
+from jaxembed.search.index import Index, register_index, static
+from jaxembed.search.results import Results, Where, allowed, prepare_queries, report
 
 # Bounds are computed in float32; they are loosened by so many roundings of the numbers in them.
 SLACK = 32 * float(np.finfo(np.float32).eps)

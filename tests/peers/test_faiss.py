@@ -20,7 +20,7 @@ IDS = RNG.permutation(5_000)[:600]
     [
         (ExactIndex, "dot", {}),
         (ExactIndex, "euclidean", {"ids": IDS}),
-        (Int8Index, "cosine", {"ids": IDS}),
+        (Int8Index, "cosine", {"ids": IDS, "scaling": "dimension"}),
         (IVFIndex, "cosine", {"lists": 9, "probes": 3}),
         (IVFIndex, "euclidean", {"lists": 9, "probes": 3, "ids": IDS}),
         (PQIndex, "dot", {"parts": 5, "ids": IDS}),
@@ -72,3 +72,5 @@ def test_a_metric_that_the_file_has_not_is_refused(tmp_path):
 def test_an_index_that_faiss_has_not_is_refused(tmp_path):
     with pytest.raises(TypeError, match="ScannIndex"):
         write_faiss(tmp_path / "scann", ScannIndex.build(ROWS[:20]))
+    with pytest.raises(ValueError, match="scaling='dimension'"):
+        write_faiss(tmp_path / "int8", Int8Index.build(ROWS[:20]))

@@ -17,15 +17,14 @@ def draw(seed, *shape):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize(
-    ("query_count", "count", "dim", "k", "block_size"),
+    ("metric", "query_count", "count", "dim", "k", "block_size"),
     [
-        (1, 1, 1, 1, 8),
-        (3, 50, 7, 10, 16),
-        (5, 64, 4, 64, 16),
-        (2, 33, 16, 5, 100),
-        (4, 41, 3, 9, 4),
+        ("cosine", 1, 1, 1, 1, 8),
+        *((metric, 3, 50, 7, 10, 16) for metric in METRICS),
+        ("dot", 5, 64, 4, 64, 16),
+        ("cosine", 2, 33, 16, 5, 100),
+        ("euclidean", 4, 41, 3, 9, 4),
     ],
 )
 def test_equals_scoring_every_pair(metric, query_count, count, dim, k, block_size):

@@ -1,19 +1,8 @@
-import functools
-
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from reference.exact_top_k import exact_top_k as naive_top_k
 
-from jaxembed.search.hashing import (
-    LSHIndex,
-    collision_probability,
-    gaussian_directions,
-    hamming_distances,
-    orthogonal_directions,
-    sign_codes,
-)
+from jaxembed.search import LSHIndex
 
 METRICS = ["dot", "cosine", "euclidean"]
 DIM = 24
@@ -38,63 +27,6 @@ def clustered():
     centres = 3 * draw(0, 40, DIM)
     vectors = centres[np.arange(600) % 40] + draw(1, 600, DIM)
     return vectors + 1, centres[:20] + draw(2, 20, DIM) + 1
-
-
-def pairs_at(angle, count):
-    """Pairs of vectors at an angle."""
-    first = draw(3, count, DIM)
-    second = draw(4, count, DIM)
-    first /= np.linalg.norm(first, axis=1, keepdims=True)
-    second -= np.sum(first * second, axis=1, keepdims=True) * first
-    second /= np.linalg.norm(second, axis=1, keepdims=True)
-    return first, 7 * (np.cos(angle) * first + np.sin(angle) * second)  # lengths do not matter
-
-
-@pytest.mark.parametrize("angle", [0.3, 1.0, 2.0])
-def test_bits_collide_as_theory_says(angle, key):
-    first, second = pairs_at(angle, 300)
-    bits = 96
-    for make in (gaussian_directions, orthogonal_directions):
-        directions = make(key, bits, DIM)
-        codes = [sign_codes(jnp.asarray(rows), directions) for rows in (first, second)]
-        rate = 1 - np.asarray(hamming_distances(*codes)).mean() / bits
-        expected = float(collision_probability(jnp.cos(jnp.float32(angle))))
-        assert expected == pytest.approx(1 - angle / np.pi, abs=1e-5)
-        # Pairs and directions are shared: as many independent trials as there are directions.
-        assert abs(rate - expected) < 3 * np.sqrt(expected * (1 - expected) / bits)
-
-
-@pytest.mark.parametrize("angle", [0.3, 0.8])
-def test_tables_collide_as_theory_says(angle, key):
-    first, second = pairs_at(angle, 1)
-    bits, tables, trials = 8, 3, 1500
-    directions = gaussian_directions(key, trials * tables * bits, DIM)
-    codes = [np.asarray(sign_codes(jnp.asarray(rows), directions)) for rows in (first, second)]
-    same = np.unpackbits(~(codes[0] ^ codes[1]).view(np.uint8), bitorder="little")
-    collides = same.reshape(trials, tables, bits).all(axis=2).any(axis=1)
-    expected = float(collision_probability(np.cos(angle), bits=bits, tables=tables))
-    assert expected == pytest.approx(1 - (1 - (1 - angle / np.pi) ** bits) ** tables, abs=1e-5)
-    assert abs(collides.mean() - expected) < 3 * np.sqrt(expected * (1 - expected) / trials)
-
-
-def test_codes_are_packed_signs(key):
-    vectors, directions = draw(5, 9, DIM), np.asarray(orthogonal_directions(key, 64, DIM))
-    expected = np.zeros((9, 2), np.uint32)
-    for row in range(9):
-        for bit in range(64):
-            if directions[bit] @ vectors[row] >= 0:
-                expected[row, bit // 32] |= np.uint32(1 << bit % 32)
-    codes = sign_codes(jnp.asarray(vectors), jnp.asarray(directions))
-    np.testing.assert_array_equal(codes, expected)
-    distances = hamming_distances(codes[:1].repeat(9, axis=0), codes)
-    bits = [[int(word) >> bit & 1 for word in row for bit in range(32)] for row in expected]
-    np.testing.assert_array_equal(distances, np.sum(np.asarray(bits[0]) != bits, axis=1))
-
-
-def test_directions_are_orthogonal_in_blocks(key):
-    directions = np.asarray(orthogonal_directions(key, 60, DIM))
-    np.testing.assert_allclose(directions[:24] @ directions[:24].T, np.eye(24), atol=1e-5)
-    np.testing.assert_allclose(directions[24:48] @ directions[24:48].T, np.eye(24), atol=1e-5)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -123,11 +55,10 @@ def test_buckets_hold_the_vectors_of_their_key(clustered):
             assert members.tolist() == np.flatnonzero(codes[:, table] % 16 == bucket).tolist()
 
 
-@pytest.mark.parametrize("metric", METRICS)
-def test_more_probes_find_more_until_all_is_found(metric, clustered):
+def test_more_probes_find_more_until_all_is_found(clustered):
     vectors, queries = clustered
-    index = LSHIndex.build(vectors, metric=metric, tables=4, bucket_bits=4)
-    expected = naive_top_k(queries, vectors, 5, metric)[1]
+    index = LSHIndex.build(vectors, metric="euclidean", tables=4, bucket_bits=4)
+    expected = naive_top_k(queries, vectors, 5, "euclidean")[1]
     recalls = []
     for probes in (1, 8, 64):
         _, found = index.search(queries, 5, probes=probes, candidates=599, rescore=120)
@@ -170,14 +101,3 @@ def test_wrong_options_are_refused(clustered):
     index = LSHIndex.build(vectors)
     with pytest.raises(ValueError, match="probes is 0"):
         index.search(queries, 1, probes=0)
-    with pytest.raises(ValueError, match="40 directions"):
-        sign_codes(jnp.ones((1, 2)), jnp.ones((40, 2)))
-
-
-def test_lowers_for_every_platform(clustered):
-    vectors, queries = clustered
-    index = LSHIndex.build(vectors)
-    platforms = ("cpu", "cuda", "tpu")
-    for options in ({}, {"probes": 8, "candidates": 99}):
-        search = jax.jit(functools.partial(LSHIndex.search, k=3, **options))
-        assert jax.export.export(search, platforms=platforms)(index, queries).platforms == platforms

@@ -8,7 +8,7 @@ import pytest
 from reference.exact_top_k import exact_top_k as naive_top_k
 
 from jaxembed.search import ExactIndex, Index
-from jaxembed.search.index import check_metric
+from jaxembed.search.checks import check_metric
 
 METRICS = ["dot", "cosine", "euclidean"]
 

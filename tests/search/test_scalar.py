@@ -15,15 +15,18 @@ def draw(seed, *shape):
 
 @pytest.mark.parametrize("cls", CLASSES)
 @pytest.mark.parametrize("dim", [6, 7])
-def test_decoded_numbers_are_the_nearest_codes(cls, dim):
+@pytest.mark.parametrize("scaling", ["row", "dimension"])
+def test_decoded_numbers_are_the_nearest_codes(cls, dim, scaling):
     vectors = draw(0, 90, dim)
-    vectors[3, 2] = 40.0  # so far out that it is clipped
-    index = cls.build(vectors)
+    vectors[3, 2] = 40.0  # so far out that a range a dimension clips it
+    index = cls.build(vectors, scaling=scaling)
     scale, offset = np.asarray(index.scale), np.asarray(index.offset)
-    lowest, levels = (-128, 256) if cls is Int8Index else (0, 16)
-    grid = offset + scale * np.arange(lowest, lowest + levels)[:, None]  # [levels, dim]
-    nearest = np.abs(vectors[:, None, :] - grid[None]).argmin(axis=1)
-    decoded = np.take_along_axis(grid, nearest, axis=0)
+    steps = np.ones(90) if scaling == "dimension" else np.asarray(index.steps)
+    lowest = -128 if cls is Int8Index else -8
+    codes = np.arange(lowest, -lowest)[None, :, None]
+    grid = offset + scale * steps[:, None, None] * codes  # [90, levels, dim]
+    nearest = np.abs(vectors[:, None, :] - grid).argmin(axis=1)
+    decoded = np.take_along_axis(grid, nearest[:, None], axis=1)[:, 0]
     # Two neighbours may be equally near.
     np.testing.assert_allclose(
         np.abs(index.decode() - vectors), np.abs(decoded - vectors), atol=1e-5
@@ -84,8 +87,22 @@ def test_error_bars_are_right(cls):
 
 @pytest.mark.parametrize(("cls", "row_bytes"), [(Int8Index, 33), (Int4Index, 17)])
 def test_bytes_are_as_promised(cls, row_bytes):
-    index = cls.build(draw(9, 50, 33))
-    assert index.memory_bytes() == 50 * (row_bytes + 4) + 3 * 33 * 4
+    by_row = cls.build(draw(9, 50, 33))
+    assert by_row.memory_bytes() == 50 * (row_bytes + 4 + 4) + 3 * 33 * 4
+    by_dimension = cls.build(draw(9, 50, 33), scaling="dimension")
+    assert by_dimension.memory_bytes() == 50 * (row_bytes + 4) + 3 * 33 * 4
+
+
+def test_a_step_a_vector_keeps_the_order_of_short_vectors():
+    # Lengths from 1 to 1000, as those of word vectors vary, only more.
+    vectors = draw(16, 1000, 12) * np.geomspace(1, 1000, 1000, dtype=np.float32)[:, None]
+    queries = vectors[:30] + 0.1 * draw(17, 30, 12)
+    relevant = ExactIndex.build(vectors, metric="euclidean").search(queries, 5)[1]
+    recalls = []
+    for scaling in ("dimension", "row"):
+        index = Int8Index.build(vectors - 1, metric="euclidean", scaling=scaling)
+        recalls.append(recall_at_k(index.search(queries - 1, 5)[1], relevant).mean())
+    assert recalls[1] > recalls[0] + 0.2 and recalls[1] > 0.9
 
 
 @pytest.mark.parametrize("cls", CLASSES)

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from reference.exact_top_k import exact_top_k as naive_top_k
@@ -54,6 +57,36 @@ def test_never_reads_more_rows_than_it_may():
     _, ids = search(queries, watched, 5, rows_at_once=16)
     np.testing.assert_array_equal(ids, naive_top_k(queries, vectors, 5)[1])
     assert watched.most == 16
+
+
+LARGE = """
+import re, resource, sys
+import numpy as np
+from jaxembed.search import stream_top_k
+rows, dim, queries = 600_000, 64, np.eye(2, 64, dtype=np.float32)
+vectors = np.memmap(sys.argv[1], np.float32, "w+", shape=(rows, dim))  # zeros take no room on disk
+vectors[7], vectors[rows // 2], vectors[rows - 1] = 1, 3, 2
+vectors.flush()
+vectors = np.memmap(sys.argv[1], np.float32, "r", shape=(rows, dim))
+stream_top_k(queries, vectors[:8192], 3, rows_at_once=8192)  # compiles
+# Of all but mapped files: the heap, and what the process maps for itself.
+used = 1024 * int(re.search(r"VmData:\\s+(\\d+)", open("/proc/self/status").read())[1])
+resource.setrlimit(resource.RLIMIT_DATA, (used + vectors.nbytes // 4,) * 2)
+try:
+    np.ones((rows, dim), np.float32)
+except MemoryError:
+    print("too large")
+scores, ids = stream_top_k(queries, vectors, 3, rows_at_once=8192)
+print(ids[0].tolist(), scores[0].tolist())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of mapped memory are Linux's")
+def test_a_file_larger_than_the_memory_it_may_take_is_searched(tmp_path):
+    # 154 MB, where 38 may be taken.
+    command = [sys.executable, "-c", LARGE, str(tmp_path / "vectors")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == "too large\n[300000, 599999, 7] [3.0, 2.0, 1.0]\n", done.stderr
 
 
 def test_equal_rows_of_several_parts_come_lowest_first():
