@@ -1,5 +1,15 @@
 """Losses: pure functions of arrays, unreduced and masked."""
 
+from jaxembed.losses import sharded
+from jaxembed.losses.contrastive import (
+    candidate_softmax,
+    clip_loss,
+    info_nce,
+    matryoshka,
+    n_pair,
+    sigmoid_contrastive,
+    triplet,
+)
 from jaxembed.losses.likelihoods import (
     bernoulli_log_likelihood,
     categorical_log_likelihood,
@@ -20,6 +30,14 @@ from jaxembed.losses.variational import (
 )
 
 __all__ = [
+    "candidate_softmax",
+    "clip_loss",
+    "info_nce",
+    "matryoshka",
+    "n_pair",
+    "sharded",
+    "sigmoid_contrastive",
+    "triplet",
     "bernoulli_log_likelihood",
     "beta_schedule",
     "categorical_log_likelihood",
