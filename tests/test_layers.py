@@ -182,4 +182,4 @@ def test_a_loss_costs_no_more_than_jax():
     heavy = {"grain", "orbax", "tensorflow_datasets", "matplotlib", "sklearn", "flax", "tensorflow"}
     assert loaded & heavy == set()
     ours = {name for name in loaded if name.startswith("jaxembed.")}
-    assert ours == {"jaxembed.losses", "jaxembed.losses.sampled"}
+    assert ours == {"jaxembed.losses", "jaxembed.losses.sampled", "jaxembed.losses.sequence"}
