@@ -1,6 +1,7 @@
 """Recurrent and Transformer encoder-decoders, with one interface for training and decoding."""
 
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from typing import Literal, get_args
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -470,7 +471,9 @@ def translate(
     length_penalty: str = "none",
     stop: Stop = "exact",
     n_best: int | None = 1,
-    **constraints: Any,
+    max_lens: Int[Array, "batch"] | None = None,
+    min_len: int = 0,
+    forbidden: Sequence[int] | None = None,
 ) -> Decoded:
     """Encodes a batch and searches for its targets; for `jax.jit`, with `model` and options static.
 
@@ -486,12 +489,16 @@ def translate(
         length_penalty: As in `beam_search`.
         stop: As in `beam_search`.
         n_best: How many targets to return; None for `beam_size`.
-        **constraints: `max_lens`, `min_len`, `forbidden` and `forced_first` of `beam_search`.
+        max_lens: As in `beam_search`; where None, a row without a source gets no target.
+        min_len: As in `beam_search`.
+        forbidden: As in `beam_search`; PAD, BOS and the unknown token, say.
 
     Returns:
         The best targets of each item.
     """
     variables = {"params": params}
+    if max_lens is None:
+        max_lens = jnp.where(source_lengths > 0, max_len, 0)
     cache, context = model.apply(
         variables, source, source_lengths, max_len=max_len, method="encode"
     )
@@ -511,7 +518,9 @@ def translate(
         length_penalty=length_penalty,
         stop=stop,
         n_best=n_best,
-        **constraints,
+        max_lens=max_lens,
+        min_len=min_len,
+        forbidden=forbidden,
     )
 
 

@@ -13,14 +13,13 @@ from jaxembed.decoding import beam_search, exhaustive_search, greedy_search, sea
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
-# vocab, longest, models, penalty, EOS, lift of EOS: 250 models in all
+# vocab, longest, models, penalty, EOS, lift of EOS: 216 models in all
 GROUPS = [
     (2, 5, 40, "none", 1, 0.0),
     (3, 5, 60, "length", 0, 0.0),
     (5, 4, 60, "none", 4, 0.0),
-    (6, 4, 40, "gnmt^0.6", 2, 0.0),
-    (7, 4, 40, "length^-0.5", 3, 0.5),
-    (7, 5, 6, "length^0.75", 6, 0.5),
+    (6, 4, 50, "length^-0.5", 2, 0.5),
+    (7, 5, 6, "gnmt^0.6", 6, 0.5),
 ]
 EVERY_GROUP = pytest.mark.parametrize("group", GROUPS, ids=lambda group: f"{group[0]}^{group[1]}")
 
@@ -33,7 +32,8 @@ def solved(group):
     options = {"length_penalty": penalty}
     best = models.decode(exhaustive_search, vocab_size=vocab, n_best=4, **options)
     whole = models.decode(beam_search, beam_size=vocab ** (max_len - 1), n_best=4, **options)
-    small = [models.decode(beam_search, beam_size=size, **options) for size in (1, 3)]
+    sizes = (3, 1) if penalty == "none" else (3,)
+    small = [models.decode(beam_search, beam_size=size, **options) for size in sizes]
     return models, best, whole, small
 
 
@@ -56,7 +56,7 @@ def test_no_beam_scores_above_the_best_and_optimal_is_never_wrong(group):
 
 
 def test_optimal_is_often_true_and_not_always():
-    _, best, _, (small, _) = solved(GROUPS[2])
+    _, best, _, (_, small) = solved(GROUPS[2])
     is_best = np.abs(np.asarray(best.scores[:, 0] - small.scores[:, 0])) < 2e-6
     assert 0.9 * np.sum(is_best) < np.sum(np.asarray(small.optimal)) < 60
 
@@ -83,7 +83,7 @@ def test_scores_and_log_probabilities_equal_rescoring(group):
 
 @pytest.mark.parametrize("group", [GROUPS[0], GROUPS[2]], ids=["2^5", "5^4"])
 def test_a_beam_of_one_is_greedy(group):
-    models, _, _, (one, _) = solved(group)
+    models, _, _, (_, one) = solved(group)
     greedy = models.decode(greedy_search)
     for name in ("tokens", "lengths", "finished", "optimal"):
         np.testing.assert_array_equal(getattr(one, name), getattr(greedy, name), name)
@@ -112,7 +112,6 @@ def make_rule(stop, size, penalty, longest):
     ("stop", "penalty"),
     [
         ("exact", "length"),
-        ("exact", "length^-0.5"),
         ("huggingface-false", "length"),
         ("huggingface-true", "none"),
         ("huggingface-never", "length"),

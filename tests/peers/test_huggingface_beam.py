@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-VOCAB, LONGEST, ITEMS = 24, 10, 24
+VOCAB, LONGEST, ITEMS = 24, 10, 12
 PAD, BOS, EOS = 1, 0, 2
 
 
