@@ -1,16 +1,25 @@
 """Data, host side: texts, images, histories, vocabularies, named sets and the input pipeline."""
 
+from jaxembed.data.buckets import Bucket, PairBatches, bucket_batches, choose_lengths
 from jaxembed.data.corpus import Corpus, CorpusBlocks, TextCorpus, encode_corpus, open_corpus
 from jaxembed.data.histories import Histories, HistorySet, load_histories
 from jaxembed.data.images import Images, ImageSet, load_images, read_objects
 from jaxembed.data.names import EMBEDDED, EmbeddedSet, find_embedded
+from jaxembed.data.pairs import Pairs, encode_lines, open_pairs, read_lines, read_parallel
 from jaxembed.data.pipeline import RandomAccessSource, make_batches
 from jaxembed.data.text import read_sentences
 from jaxembed.data.tfds_source import open_tfds
+from jaxembed.data.tokens import (
+    SubwordVocabulary,
+    TokenVocabulary,
+    load_token_vocabulary,
+    make_token_vocabulary,
+)
 from jaxembed.data.vocabulary import Vocabulary, make_vocabulary
 
 __all__ = [
     "EMBEDDED",
+    "Bucket",
     "Corpus",
     "CorpusBlocks",
     "EmbeddedSet",
@@ -18,17 +27,29 @@ __all__ = [
     "HistorySet",
     "ImageSet",
     "Images",
+    "PairBatches",
+    "Pairs",
     "RandomAccessSource",
+    "SubwordVocabulary",
     "TextCorpus",
+    "TokenVocabulary",
     "Vocabulary",
+    "bucket_batches",
+    "choose_lengths",
     "encode_corpus",
+    "encode_lines",
     "find_embedded",
     "load_histories",
     "load_images",
+    "load_token_vocabulary",
     "make_batches",
+    "make_token_vocabulary",
     "make_vocabulary",
     "open_corpus",
+    "open_pairs",
     "open_tfds",
+    "read_lines",
     "read_objects",
+    "read_parallel",
     "read_sentences",
 ]

@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
-from jaxembed.data import docstrings, images
+from jaxembed.data import docstrings, images, pronunciations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +15,8 @@ class EmbeddedSet:
     """A data set that comes out of installed packages, with nothing to download.
 
     Attributes:
-        kind: What `load` returns; "text" is an iterator of sentences, each a list of words.
+        kind: What `load` returns; "text" is an iterator of sentences, each a list of words;
+            "pairs" a dict of sources, each with a list of right targets.
         summary: What the set is, in a line.
         load: Returns the data.
         versions: Returns the versions of the packages the data come from.
@@ -39,6 +40,12 @@ EMBEDDED: dict[str, EmbeddedSet] = {
         summary="1,797 handwritten digits, 8 x 8, of scikit-learn",
         load=images.read_digits,
         versions=lambda: images.versions("digits"),
+    ),
+    "cmudict": EmbeddedSet(
+        kind="pairs",
+        summary="English spellings and their pronunciations in 39 phones",
+        load=pronunciations.read_pronunciations,
+        versions=pronunciations.versions,
     ),
 }
 

@@ -18,6 +18,7 @@ from jaxembed.losses.likelihoods import (
     multinomial_log_likelihood,
 )
 from jaxembed.losses.sampled import full_softmax, hierarchical_softmax, negative_sampling
+from jaxembed.losses.sequence import token_cross_entropy
 from jaxembed.losses.variational import (
     beta_schedule,
     doubly_reparameterized_bound,
@@ -30,17 +31,11 @@ from jaxembed.losses.variational import (
 )
 
 __all__ = [
-    "candidate_softmax",
-    "clip_loss",
-    "info_nce",
-    "matryoshka",
-    "n_pair",
-    "sharded",
-    "sigmoid_contrastive",
-    "triplet",
     "bernoulli_log_likelihood",
     "beta_schedule",
+    "candidate_softmax",
     "categorical_log_likelihood",
+    "clip_loss",
     "discretized_logistic_log_likelihood",
     "doubly_reparameterized_bound",
     "elbo",
@@ -50,8 +45,15 @@ __all__ = [
     "gaussian_kl_per_dimension",
     "gaussian_log_likelihood",
     "hierarchical_softmax",
+    "info_nce",
     "iwae_bound",
+    "matryoshka",
     "monte_carlo_kl",
     "multinomial_log_likelihood",
+    "n_pair",
     "negative_sampling",
+    "sharded",
+    "sigmoid_contrastive",
+    "token_cross_entropy",
+    "triplet",
 ]

@@ -19,12 +19,19 @@ from jaxembed.metrics.retrieval import (
     precision_at_k,
     recall_at_k,
 )
+from jaxembed.metrics.translation import (
+    corpus_bleu,
+    sentence_bleu,
+    sequence_error_rate,
+    word_error_rate,
+)
 
 __all__ = [
     "active_units",
     "anomaly_auroc",
     "average_precision_at_k",
     "bits_per_dimension",
+    "corpus_bleu",
     "importance_log_likelihood",
     "knn_accuracy",
     "latent_activity",
@@ -34,4 +41,7 @@ __all__ = [
     "pca_codes",
     "precision_at_k",
     "recall_at_k",
+    "sentence_bleu",
+    "sequence_error_rate",
+    "word_error_rate",
 ]

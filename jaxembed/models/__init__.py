@@ -1,6 +1,7 @@
 """Models: one file or one folder each."""
 
 from jaxembed.models.autoencoder import AE, Reconstruction, make_autoencoder_loss
+from jaxembed.models.seq2seq import Seq2Seq, TransformerSeq2Seq
 from jaxembed.models.vae import VAE
 from jaxembed.models.vae_loss import VariationalBound, make_iwae_loss, make_vae_loss
 from jaxembed.models.word2vec import CBOW, SkipGram
@@ -10,7 +11,9 @@ __all__ = [
     "CBOW",
     "VAE",
     "Reconstruction",
+    "Seq2Seq",
     "SkipGram",
+    "TransformerSeq2Seq",
     "VariationalBound",
     "make_autoencoder_loss",
     "make_iwae_loss",

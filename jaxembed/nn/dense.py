@@ -1,23 +1,12 @@
 """Stacks of dense layers."""
 
-from collections.abc import Callable
-from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-Activation = Literal["relu", "tanh", "gelu", "silu", "softplus"]
-ACTIVATIONS: MappingProxyType[str, Callable[[Any], Any]] = MappingProxyType(
-    {
-        "relu": nn.relu,
-        "tanh": jnp.tanh,
-        "gelu": nn.gelu,
-        "silu": nn.silu,
-        "softplus": nn.softplus,
-    }
-)
+from jaxembed.nn.activations import ACTIVATIONS, Activation
 
 
 class DenseStack(nn.Module):

@@ -1,0 +1,529 @@
+"""Recurrent and Transformer encoder-decoders, with one interface for training and decoding."""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32, Int, PyTree
+
+from jaxembed.decoding import Decoded, Stop, beam_search
+from jaxembed.nn.attention import (
+    AdditiveAttention,
+    DotAttention,
+    GeneralAttention,
+    attention_weights,
+)
+from jaxembed.nn.recurrent import RecurrentStack
+from jaxembed.nn.transformer import TransformerLayer, causal_mask, sinusoidal_positions
+
+Context = Literal["last", "mean", "additive", "dot", "general"]
+
+
+class Seq2Seq(nn.Module):
+    """Recurrent encoder and decoder.
+
+    The decoder starts from the encoder's final state, reads the context beside the last token at
+    every step, and puts out tanh(W [state; context; token]) times the output table.
+
+    Attributes:
+        source_vocab: Number of source tokens.
+        target_vocab: Number of target tokens.
+        embed_dim: Size of the token vectors.
+        width: Size of the state of each layer and direction.
+        layers: Layers of the encoder, and of the decoder.
+        cell: "gru" or "lstm".
+        bidirectional: Whether the encoder reads both ways; its final state then goes through a
+            dense layer to the decoder.
+        context: What the decoder sees of the source: "last", the final state of the last layer;
+            "mean" of its outputs; or attention to them by the decoder's last state: "additive",
+            "dot" (outputs and state must be of one size, so not bidirectional) or "general".
+        dropout: Probability of dropping a token vector's entry, an output between layers, or an
+            entry before the output table.
+        tied: Use the target's token vectors as the output table.
+
+    Reference: Cho et al., 2014, https://arxiv.org/abs/1406.1078 (context at every step); Bahdanau
+    et al., 2015, https://arxiv.org/abs/1409.0473; Luong et al., 2015,
+    https://arxiv.org/abs/1508.04025.
+    """
+
+    source_vocab: int
+    target_vocab: int
+    embed_dim: int = 256
+    width: int = 512
+    layers: int = 1
+    cell: str = "gru"
+    bidirectional: bool = True
+    context: str = "additive"
+    dropout: float = 0.0
+    tied: bool = False
+
+    def setup(self):
+        """The parts by name."""
+        if self.context not in get_args(Context):
+            raise ValueError(
+                f"Unknown context {self.context!r}: choose one of {', '.join(get_args(Context))}."
+            )
+        if self.context == "dot" and self.bidirectional:
+            raise ValueError(
+                "context is dot, but a bidirectional encoder's outputs are twice as wide as the "
+                "decoder's state: choose general, or bidirectional=False."
+            )
+        self.source_embedding = nn.Embed(self.source_vocab, self.embed_dim)
+        self.target_embedding = nn.Embed(self.target_vocab, self.embed_dim)
+        stack = (self.width, self.layers, self.cell)
+        self.encoder = RecurrentStack(*stack, self.bidirectional, self.dropout)
+        self.decoder = RecurrentStack(*stack, dropout=self.dropout)
+        if self.bidirectional:
+            parts = self.layers * (2 if self.cell == "lstm" else 1)
+            self.bridges = [nn.Dense(self.width) for _ in range(parts)]
+        if self.context == "additive":
+            self.attention = AdditiveAttention(self.width)
+        elif self.context == "dot":
+            self.attention = DotAttention()
+        elif self.context == "general":
+            self.attention = GeneralAttention(self.width)
+        self.readout = nn.Dense(self.embed_dim)
+        if self.tied:
+            self.output_bias = self.param("output_bias", nn.initializers.zeros, self.target_vocab)
+        else:
+            self.output = nn.Dense(self.target_vocab)
+        self.drop = nn.Dropout(self.dropout)
+
+    def encode(
+        self,
+        source: Int[Array, "batch length"],
+        source_lengths: Int[Array, "batch"],
+        *,
+        max_len: int | None = None,
+        deterministic: bool = True,
+    ) -> tuple[PyTree, PyTree]:
+        """Reads the source.
+
+        Args:
+            source: Token ids, padded behind; what the padding holds does not matter.
+            source_lengths: Real tokens of each.
+            max_len: Not used: a recurrent state needs no room for the target.
+            deterministic: False drops, and needs a random key named "dropout".
+
+        Returns:
+            The decoder's state before BOS, and the context, whose leaves lead with the batch.
+        """
+        del max_len
+        mask = _mask(source, source_lengths)
+        embedded = self.source_embedding(jnp.where(mask, source, 0))
+        embedded = self.drop(embedded, deterministic=deterministic)
+        outputs, states = self.encoder(embedded, source_lengths, deterministic=deterministic)
+        final = states[-1][0]
+        if self.bidirectional:
+            bridges = iter(self.bridges)
+            states = tuple(
+                tuple(jnp.tanh(next(bridges)(part)) for part in state) for state in states
+            )
+        if self.context == "last":
+            context = {"summary": final}
+        elif self.context == "mean":
+            total = jnp.sum(outputs, axis=1)  # padded outputs are 0
+            count = jnp.maximum(source_lengths, 1).astype(total.dtype)
+            context = {"summary": total / count[:, None]}
+        else:
+            context = {"memory": outputs, "keys": self.attention.keys(outputs), "mask": mask}
+        return {"states": states}, context
+
+    def decode_step(
+        self, tokens: Int[Array, "rows"], cache: PyTree, context: PyTree
+    ) -> tuple[Float[Array, "rows vocab"], PyTree]:
+        """One step for the decoders of `jaxembed.decoding`.
+
+        Args:
+            tokens: The last token of each row.
+            cache: State of each row.
+            context: As `encode` returned it, each item shared by rows / batch rows in turn.
+
+        Returns:
+            Logits of the next token, and the new state.
+        """
+        embedded = self.target_embedding(tokens)
+        features, states, _ = self._advance(embedded, cache["states"], context)
+        return self._logits(features), {"states": states}
+
+    def __call__(
+        self,
+        source: Int[Array, "batch length"],
+        source_lengths: Int[Array, "batch"],
+        target: Int[Array, "batch steps"],
+        *,
+        deterministic: bool = True,
+    ) -> Float[Array, "batch steps vocab"]:
+        """Logits by teacher forcing.
+
+        Args:
+            source: Token ids, padded behind.
+            source_lengths: Real tokens of each.
+            target: What the decoder reads: BOS and the target without its last token.
+            deterministic: False drops, and needs a random key named "dropout".
+
+        Returns:
+            Logits of the token behind each one read.
+        """
+        features, _ = self._force(source, source_lengths, target, deterministic)
+        return self._logits(features, deterministic)
+
+    def align(
+        self,
+        source: Int[Array, "batch length"],
+        source_lengths: Int[Array, "batch"],
+        target: Int[Array, "batch steps"],
+    ) -> Float32[Array, "batch steps length"]:
+        """Attention weights by teacher forcing; arguments as in a call.
+
+        Raises:
+            ValueError: If the context is not an attention.
+        """
+        if self.context in ("last", "mean"):
+            raise ValueError(f"context {self.context!r} has no weights: train one with attention.")
+        return self._force(source, source_lengths, target, True)[1]
+
+    def _force(self, source, source_lengths, target, deterministic):
+        cache, context = self.encode(source, source_lengths, deterministic=deterministic)
+        embedded = self.drop(self.target_embedding(target), deterministic=deterministic)
+
+        def step(model, states, embedded):
+            features, states, weights = model._advance(embedded, states, context, deterministic)
+            return states, (features, weights)
+
+        scan = nn.scan(
+            step,
+            variable_broadcast="params",
+            split_rngs={"params": False, "dropout": True},
+            in_axes=1,
+            out_axes=1,
+        )
+        _, (features, weights) = scan(self, cache["states"], embedded)
+        return features, weights
+
+    def _advance(self, embedded, states, context, deterministic=True):
+        """One step, up to what the logits are made of."""
+        rows = embedded.shape[0]
+        weights = None
+        if "summary" in context:
+            summary = context["summary"]
+            seen = jnp.repeat(summary, rows // summary.shape[0], axis=0)
+        else:
+            memory = context["memory"]
+            queries = states[-1][0].reshape(memory.shape[0], -1, self.width)
+            scores = self.attention(queries, context["keys"])
+            weights = attention_weights(scores, context["mask"][:, None])
+            seen = jnp.einsum("bqt,btd->bqd", weights.astype(memory.dtype), memory)
+            seen, weights = seen.reshape(rows, -1), weights.reshape(rows, -1)
+        inputs = jnp.concatenate([embedded, seen], axis=-1)
+        output, states = self.decoder.step(inputs, states, deterministic=deterministic)
+        return jnp.concatenate([output, seen, embedded], axis=-1), states, weights
+
+    def _logits(self, features, deterministic=True):
+        hidden = self.drop(jnp.tanh(self.readout(features)), deterministic=deterministic)
+        if self.tied:
+            bias = self.output_bias.reshape([1] * (hidden.ndim - 1) + [-1])
+            return self.target_embedding.attend(hidden) + bias
+        return self.output(hidden)
+
+
+class TransformerSeq2Seq(nn.Module):
+    """Transformer encoder and decoder.
+
+    Attributes:
+        source_vocab: Number of source tokens.
+        target_vocab: Number of target tokens.
+        width: Size of the token vectors and of all layers' inputs and outputs.
+        heads: Attention heads.
+        hidden: Size of the feed-forward networks' middle.
+        encoder_layers: Layers of the encoder.
+        decoder_layers: Layers of the decoder.
+        activation: A name in `jaxembed.nn.ACTIVATIONS`.
+        norm: "pre" or "post", see `TransformerLayer`; "pre" also normalises what comes out.
+        positions: "sinusoidal" or "learned".
+        max_length: Longest source and target, in tokens.
+        dropout: Probability of dropping a vector's entry, in and between the layers.
+        attention_dropout: Probability of dropping an attention weight.
+        hidden_dropout: Probability of dropping a middle activation.
+        shared: Use the target's token vectors for the source; the vocabularies are then the same.
+        tied: Use the target's token vectors as the output table.
+        scaled: Multiply token vectors by the square root of the width.
+        embedding_norm: Normalise the sum of token and position vectors, as BART does.
+        epsilon: Added to the variance in layer normalisation.
+
+    Reference: Vaswani et al., 2017, https://arxiv.org/abs/1706.03762.
+    """
+
+    source_vocab: int
+    target_vocab: int
+    width: int = 256
+    heads: int = 4
+    hidden: int = 1024
+    encoder_layers: int = 3
+    decoder_layers: int = 3
+    activation: str = "relu"
+    norm: str = "pre"
+    positions: str = "sinusoidal"
+    max_length: int = 256
+    dropout: float = 0.1
+    attention_dropout: float = 0.0
+    hidden_dropout: float = 0.0
+    shared: bool = False
+    tied: bool = True
+    scaled: bool = True
+    embedding_norm: bool = False
+    epsilon: float = 1e-5
+
+    def setup(self):
+        """The parts by name."""
+        if self.positions not in ("sinusoidal", "learned"):
+            raise ValueError(f"positions is {self.positions!r}: choose sinusoidal or learned.")
+        if self.shared and self.source_vocab != self.target_vocab:
+            raise ValueError(
+                f"shared token vectors need one vocabulary, but there are {self.source_vocab} "
+                f"source and {self.target_vocab} target tokens."
+            )
+        spread = nn.initializers.normal(self.width**-0.5)
+        self.target_embedding = nn.Embed(self.target_vocab, self.width, embedding_init=spread)
+        if not self.shared:
+            self.source_embedding = nn.Embed(self.source_vocab, self.width, embedding_init=spread)
+        if self.positions == "learned":
+            shape = (self.max_length, self.width)
+            self.source_positions = self.param("source_positions", spread, shape)
+            self.target_positions = self.param("target_positions", spread, shape)
+        else:
+            table = sinusoidal_positions(self.max_length, self.width)
+            self.source_positions = self.target_positions = table
+        layer = {
+            "width": self.width,
+            "heads": self.heads,
+            "hidden": self.hidden,
+            "activation": self.activation,
+            "norm": self.norm,
+            "dropout": self.dropout,
+            "attention_dropout": self.attention_dropout,
+            "hidden_dropout": self.hidden_dropout,
+            "epsilon": self.epsilon,
+        }
+        self.encoder = [TransformerLayer(**layer) for _ in range(self.encoder_layers)]
+        self.decoder = [TransformerLayer(**layer, crosses=True) for _ in range(self.decoder_layers)]
+        make_norm = {"epsilon": self.epsilon, "use_fast_variance": False}
+        if self.embedding_norm:
+            self.source_norm = nn.LayerNorm(**make_norm)
+            self.target_norm = nn.LayerNorm(**make_norm)
+        if self.norm == "pre":
+            self.encoder_norm = nn.LayerNorm(**make_norm)
+            self.decoder_norm = nn.LayerNorm(**make_norm)
+        zeros = nn.initializers.zeros
+        if self.tied:
+            self.output_bias = self.param("output_bias", zeros, (self.target_vocab,))
+        else:
+            self.output = nn.Dense(self.target_vocab)
+        self.drop = nn.Dropout(self.dropout)
+
+    def encode(
+        self,
+        source: Int[Array, "batch length"],
+        source_lengths: Int[Array, "batch"],
+        *,
+        max_len: int | None = None,
+        deterministic: bool = True,
+    ) -> tuple[PyTree, PyTree]:
+        """Reads the source.
+
+        Args:
+            source: Token ids, padded behind; what the padding holds does not matter.
+            source_lengths: Real tokens of each.
+            max_len: Most steps the cache has room for; None for `max_length`.
+            deterministic: False drops, and needs a random key named "dropout".
+
+        Returns:
+            The decoder's empty cache, and the context (each decoder layer's keys and values of
+            the source, and which are real); their leaves lead with the batch.
+
+        Raises:
+            ValueError: If the source or `max_len` is longer than `max_length`.
+        """
+        max_len = self.max_length if max_len is None else max_len
+        self._check_length("max_len", max_len)
+        mask, encoded = self._encode(source, source_lengths, deterministic)
+        batch = source.shape[0]
+        cache = {
+            "places": jnp.zeros(batch, jnp.int32),
+            "layers": tuple(
+                layer.start_cache(batch, max_len, encoded.dtype) for layer in self.decoder
+            ),
+        }
+        layers = tuple(layer.remember(encoded) for layer in self.decoder)
+        return cache, {"layers": layers, "mask": mask}
+
+    def decode_step(
+        self, tokens: Int[Array, "rows"], cache: PyTree, context: PyTree
+    ) -> tuple[Float[Array, "rows vocab"], PyTree]:
+        """One step for the decoders of `jaxembed.decoding`.
+
+        Args:
+            tokens: The last token of each row.
+            cache: Keys and values of each row's target so far.
+            context: As `encode` returned it, each item shared by rows / batch rows in turn.
+
+        Returns:
+            Logits of the next token, and the cache with this step in it.
+        """
+        places = cache["places"]
+        x = self._embed_target(tokens, jnp.asarray(self.target_positions)[places], True)
+        layers = []
+        for layer, kept, memory in zip(
+            self.decoder, cache["layers"], context["layers"], strict=True
+        ):
+            x, kept = layer.step(x, kept, places, memory, context["mask"])
+            layers.append(kept)
+        return self._logits(x), {"places": places + 1, "layers": tuple(layers)}
+
+    def __call__(
+        self,
+        source: Int[Array, "batch length"],
+        source_lengths: Int[Array, "batch"],
+        target: Int[Array, "batch steps"],
+        *,
+        deterministic: bool = True,
+    ) -> Float[Array, "batch steps vocab"]:
+        """Logits by teacher forcing.
+
+        Args:
+            source: Token ids, padded behind.
+            source_lengths: Real tokens of each.
+            target: What the decoder reads: BOS and the target without its last token.
+            deterministic: False drops, and needs a random key named "dropout".
+
+        Returns:
+            Logits of the token behind each one read.
+
+        Raises:
+            ValueError: If a side is longer than `max_length`.
+        """
+        steps = target.shape[1]
+        self._check_length("target", steps)
+        mask, encoded = self._encode(source, source_lengths, deterministic)
+        positions = jnp.asarray(self.target_positions)[None, :steps]
+        x = self._embed_target(target, positions, deterministic)
+        for layer in self.decoder:
+            x = layer(
+                x,
+                causal_mask(steps),
+                layer.remember(encoded),
+                mask[:, None],
+                deterministic=deterministic,
+            )
+        return self._logits(x)
+
+    def _encode(self, source, source_lengths, deterministic):
+        length = source.shape[1]
+        self._check_length("source", length)
+        mask = _mask(source, source_lengths)
+        table = self.target_embedding if self.shared else self.source_embedding
+        x = self._embed(table, jnp.where(mask, source, 0))
+        x = x + jnp.asarray(self.source_positions)[None, :length].astype(x.dtype)
+        if self.embedding_norm:
+            x = self.source_norm(x)
+        x = self.drop(x, deterministic=deterministic)
+        for layer in self.encoder:
+            x = layer(x, mask[:, None], deterministic=deterministic)
+        return mask, self.encoder_norm(x) if self.norm == "pre" else x
+
+    def _embed(self, table: nn.Embed, ids: Array) -> Array:
+        return table(ids) * (self.width**0.5 if self.scaled else 1.0)
+
+    def _embed_target(self, tokens, positions, deterministic):
+        x = self._embed(self.target_embedding, tokens)
+        x = x + positions.astype(x.dtype)
+        if self.embedding_norm:
+            x = self.target_norm(x)
+        return self.drop(x, deterministic=deterministic)
+
+    def _logits(self, x):
+        if self.norm == "pre":
+            x = self.decoder_norm(x)
+        if not self.tied:
+            return self.output(x)
+        bias = self.output_bias.reshape([1] * (x.ndim - 1) + [-1])
+        return self.target_embedding.attend(x) + bias
+
+    def _check_length(self, name: str, length: int) -> None:
+        if length > self.max_length:
+            raise ValueError(
+                f"{name} has {length} tokens, but the model's max_length is {self.max_length}: "
+                "cut it, or train with a greater one."
+            )
+
+
+def translate(
+    model: Seq2Seq | TransformerSeq2Seq,
+    params: PyTree,
+    source: Int[Array, "batch length"],
+    source_lengths: Int[Array, "batch"],
+    *,
+    bos_id: int,
+    eos_id: int,
+    max_len: int,
+    beam_size: int = 1,
+    length_penalty: str = "none",
+    stop: Stop = "exact",
+    n_best: int | None = 1,
+    max_lens: Int[Array, "batch"] | None = None,
+    min_len: int = 0,
+    forbidden: Sequence[int] | None = None,
+) -> Decoded:
+    """Encodes a batch and searches for its targets; for `jax.jit`, with `model` and options static.
+
+    Args:
+        model: An encoder-decoder.
+        params: Its parameters.
+        source: Token ids, padded behind.
+        source_lengths: Real tokens of each; 0 for a row that is padding.
+        bos_id: Token the decoder starts from.
+        eos_id: Token that ends a target.
+        max_len: Longest target, EOS counted.
+        beam_size: Live beginnings an item; 1 is greedy search.
+        length_penalty: As in `beam_search`.
+        stop: As in `beam_search`.
+        n_best: How many targets to return; None for `beam_size`.
+        max_lens: As in `beam_search`; where None, a row without a source gets no target.
+        min_len: As in `beam_search`.
+        forbidden: As in `beam_search`; PAD, BOS and the unknown token, say.
+
+    Returns:
+        The best targets of each item.
+    """
+    variables = {"params": params}
+    if max_lens is None:
+        max_lens = jnp.where(source_lengths > 0, max_len, 0)
+    cache, context = model.apply(
+        variables, source, source_lengths, max_len=max_len, method="encode"
+    )
+
+    def step(tokens, cache, context):
+        return model.apply(variables, tokens, cache, context, method="decode_step")
+
+    return beam_search(
+        step,
+        cache,
+        context=context,
+        batch_size=source.shape[0],
+        beam_size=beam_size,
+        bos_id=bos_id,
+        eos_id=eos_id,
+        max_len=max_len,
+        length_penalty=length_penalty,
+        stop=stop,
+        n_best=n_best,
+        max_lens=max_lens,
+        min_len=min_len,
+        forbidden=forbidden,
+    )
+
+
+def _mask(ids: Int[Array, "batch length"], lengths: Int[Array, "batch"]) -> Bool[Array, "..."]:
+    """True at real tokens."""
+    return jnp.arange(ids.shape[1])[None] < lengths[:, None]

@@ -1,0 +1,188 @@
+"""The Transformer block: encoder, decoder and causal model are made of it."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Float32, Int32
+
+from jaxembed.nn.activations import ACTIVATIONS
+from jaxembed.nn.attention import KeysValues, MultiHeadAttention, write_step
+
+
+def sinusoidal_positions(length: int, width: int) -> Float32[np.ndarray, "length width"]:
+    """Fixed position vectors: the sines in the first half, the cosines in the second.
+
+    The paper interleaves them, which is the same up to the order of dimensions; this is the order
+    of Marian and of Hugging Face.
+
+    Args:
+        length: Positions.
+        width: Size of a vector, even.
+
+    Returns:
+        One vector a position.
+
+    Raises:
+        ValueError: If `width` is odd.
+
+    Reference: Vaswani et al., 2017, https://arxiv.org/abs/1706.03762, section 3.5.
+    """
+    if width % 2:
+        raise ValueError(f"width is {width}: sines and cosines need an even one.")
+    rates = 10000.0 ** (-2.0 * np.arange(width // 2) / width)
+    angles = np.arange(length)[:, None] * rates[None]
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
+
+
+class TransformerLayer(nn.Module):
+    """Self-attention, attention to a memory if it has one, and a feed-forward network.
+
+    Attributes:
+        width: Size of the inputs and outputs.
+        heads: Attention heads.
+        hidden: Size of the feed-forward network's middle.
+        activation: A name in `ACTIVATIONS`; "gelu" is the exact one.
+        norm: "pre" normalises what goes into each part, "post" the sum behind it.
+        crosses: Whether it attends to a memory (a decoder's layer).
+        dropout: Probability of dropping a part's output.
+        attention_dropout: Probability of dropping an attention weight.
+        hidden_dropout: Probability of dropping a middle activation.
+        epsilon: Added to the variance in layer normalisation: 1e-5 in torch and GPT-2, 1e-12 in
+            BERT.
+
+    Reference: Vaswani et al., 2017, https://arxiv.org/abs/1706.03762, section 3; "pre": Xiong et
+    al., 2020, https://arxiv.org/abs/2002.04745.
+    """
+
+    width: int
+    heads: int
+    hidden: int
+    activation: str = "gelu"
+    norm: str = "post"
+    crosses: bool = False
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    hidden_dropout: float = 0.0
+    epsilon: float = 1e-5
+
+    def setup(self):
+        """The parts, each with its normalisation."""
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(
+                f"Unknown activation {self.activation!r}: choose one of {', '.join(ACTIVATIONS)}."
+            )
+        if self.norm not in ("pre", "post"):
+            raise ValueError(f"norm is {self.norm!r}: choose pre or post.")
+        attention = (self.width, self.heads, self.attention_dropout)
+        self.attention = MultiHeadAttention(*attention)
+        self.attention_norm = nn.LayerNorm(epsilon=self.epsilon, use_fast_variance=False)
+        if self.crosses:
+            self.cross = MultiHeadAttention(*attention)
+            self.cross_norm = nn.LayerNorm(epsilon=self.epsilon, use_fast_variance=False)
+        self.widen = nn.Dense(self.hidden)
+        self.narrow = nn.Dense(self.width)
+        self.feed_norm = nn.LayerNorm(epsilon=self.epsilon, use_fast_variance=False)
+        self.drop = nn.Dropout(self.dropout)
+        self.drop_hidden = nn.Dropout(self.hidden_dropout)
+
+    def __call__(
+        self,
+        inputs: Float[Array, "batch length width"],
+        mask: Bool[Array, "#batch #length length"] | None = None,
+        memory: KeysValues | None = None,
+        memory_mask: Bool[Array, "#batch #length places"] | None = None,
+        *,
+        deterministic: bool = True,
+    ) -> Float[Array, "batch length width"]:
+        """Runs over whole sequences.
+
+        Args:
+            inputs: Vectors of the sequence.
+            mask: True where a row (first axis of length) may attend to a column; `causal_mask`
+                for a causal model. None for all.
+            memory: Keys and values of `remember`, for a layer that crosses.
+            memory_mask: True where a place of the memory may be attended to.
+            deterministic: False drops, and needs a random key named "dropout".
+
+        Returns:
+            Vectors of the sequence.
+        """
+
+        def attend(x):
+            projected = self.attention.project(x)
+            return self.attention(x, projected, mask, deterministic=deterministic)
+
+        outputs = self._add(inputs, self.attention_norm, attend, deterministic)
+        return self._rest(outputs, memory, memory_mask, deterministic)
+
+    def remember(self, memory: Float[Array, "batch places width"]) -> KeysValues:
+        """Projects a memory once for all steps."""
+        return self.cross.project(memory)
+
+    def start_cache(self, batch: int, length: int, dtype=jnp.float32) -> KeysValues:
+        """An empty cache of a causal layer for sequences of up to `length`."""
+        zeros = jnp.zeros((batch, length, self.heads, self.width // self.heads), dtype)
+        return KeysValues(zeros, zeros)
+
+    def step(
+        self,
+        inputs: Float[Array, "rows width"],
+        cache: KeysValues,
+        places: Int32[Array, "rows"],
+        memory: KeysValues | None = None,
+        memory_mask: Bool[Array, "batch places"] | None = None,
+    ) -> tuple[Float[Array, "rows width"], KeysValues]:
+        """Runs one step of a causal layer; equals the row of a call with a causal mask.
+
+        Args:
+            inputs: Vectors of the step.
+            cache: Keys and values of the steps so far.
+            places: Number of the step in each row, from 0.
+            memory: As in a call, one for every rows / batch rows in turn: rows of one item share
+                it without a copy.
+            memory_mask: True where a place of the memory may be attended to.
+
+        Returns:
+            Vectors of the step, and the cache with the step in it.
+        """
+        kept = cache
+
+        def attend(x):
+            nonlocal kept
+            kept = write_step(cache, self.attention.project(x), places)
+            before = jnp.arange(cache.keys.shape[1])[None] <= places[:, None]
+            return self.attention(x, kept, before[:, None])
+
+        outputs = self._add(inputs[:, None], self.attention_norm, attend, True)
+        if memory is not None:
+            # Beam mates become the queries of one item.
+            outputs = outputs.reshape(len(memory.keys), -1, self.width)
+            memory_mask = None if memory_mask is None else memory_mask[:, None]
+        outputs = self._rest(outputs, memory, memory_mask, True)
+        return outputs.reshape(inputs.shape), kept
+
+    def _rest(self, outputs, memory, memory_mask, deterministic):
+        """What comes behind self-attention."""
+        if self.crosses:
+
+            def cross(x):
+                return self.cross(x, memory, memory_mask, deterministic=deterministic)
+
+            outputs = self._add(outputs, self.cross_norm, cross, deterministic)
+
+        def feed(x):
+            x = ACTIVATIONS[self.activation](self.widen(x))
+            return self.narrow(self.drop_hidden(x, deterministic=deterministic))
+
+        return self._add(outputs, self.feed_norm, feed, deterministic)
+
+    def _add(self, inputs, norm, part, deterministic):
+        """Adds a part to its inputs, normalised before or after."""
+        outputs = part(norm(inputs) if self.norm == "pre" else inputs)
+        outputs = inputs + self.drop(outputs, deterministic=deterministic)
+        return outputs if self.norm == "pre" else norm(outputs)
+
+
+def causal_mask(length: int) -> Bool[Array, "1 length length"]:
+    """True where a column is not behind its row."""
+    return jnp.tril(jnp.ones((length, length), bool))[None]
