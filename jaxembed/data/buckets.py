@@ -7,12 +7,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int, Int32
 
 MOST_SHAPES = 8
 
 
-def choose_lengths(lengths: Iterable[int], *, count: int = MOST_SHAPES) -> tuple[int, ...]:
+def choose_lengths(
+    lengths: Iterable[int] | Int[np.ndarray, "count"], *, count: int = MOST_SHAPES
+) -> tuple[int, ...]:
     """The lengths to pad to that leave the least padding.
 
     Args:

@@ -10,13 +10,13 @@ from jaxtyping import Array, Bool, Float, Float32, Int32
 
 def attention_weights(
     scores: Float[Array, "*axes queries length"],
-    mask: Bool[Array, "*axes #queries length"] | None = None,
+    mask: Bool[Array, "... length"] | None = None,
 ) -> Float32[Array, "*axes queries length"]:
     """Softmax in float32 over the places that the mask admits.
 
     Args:
         scores: Logits.
-        mask: True where a place may be attended to.
+        mask: True where a place may be attended to; its axes are those of `scores`, or 1.
 
     Returns:
         Weights that sum to 1 over each row; exactly 0 where the mask is False, and in a row that

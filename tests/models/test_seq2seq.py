@@ -34,13 +34,13 @@ MODELS = {
     ),
 }
 EVERY_MODEL = pytest.mark.parametrize("name", MODELS)
-LENGTHS = np.array([6, 3, 1, 4])
+LENGTHS = jnp.asarray([6, 3, 1, 4])
 
 
 @pytest.fixture(scope="module")
 def batch():
     rng = np.random.default_rng(0)
-    return rng.integers(0, 9, (4, 6)).astype(np.int32), rng.integers(0, 9, (4, 5)).astype(np.int32)
+    return tuple(jnp.asarray(rng.integers(0, 9, (4, length)), jnp.int32) for length in (6, 5))
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +59,8 @@ def started(batch):
 @EVERY_MODEL
 def test_steps_equal_teacher_forcing_and_padding_changes_nothing(name, started, batch):
     model, variables, (source, target) = MODELS[name], started(name), batch
-    padded = np.where(np.arange(6)[None] < LENGTHS[:, None], source, 8)
-    padded = np.concatenate([padded, np.full((4, 3), 10, np.int32)], axis=1)
+    padded = jnp.where(jnp.arange(6)[None] < LENGTHS[:, None], source, 8)
+    padded = jnp.concatenate([padded, jnp.full((4, 3), 10)], axis=1)
 
     @jax.jit
     def run(variables):
@@ -88,16 +88,16 @@ def test_beams_share_their_item_and_score_as_teacher_forcing_does(name, started,
         return translate(model, params, source, lengths, **options)
 
     decoded = run(variables["params"], source, LENGTHS)
-    best = np.asarray(decoded.tokens[:, 0])
-    read = np.concatenate([np.full((4, 1), 1), best[:, :-1]], axis=1).astype(np.int32)
+    best = decoded.tokens[:, 0]
+    read = jnp.concatenate([jnp.full((4, 1), 1), best[:, :-1]], axis=1)
     logits = jax.jit(model.apply)(variables, source, LENGTHS, read)
-    is_real = np.arange(6)[None] < np.asarray(decoded.lengths[:, :1])
-    losses = token_cross_entropy(logits, best, mask=jnp.asarray(is_real))
+    is_real = jnp.arange(6)[None] < decoded.lengths[:, :1]
+    losses = token_cross_entropy(logits, best, mask=is_real)
     np.testing.assert_allclose(-np.sum(losses, axis=1), decoded.scores[:, 0], atol=1e-5)
     assert np.all(np.diff(decoded.scores, axis=1) <= 0)
-    order = np.array([2, 0, 3, 1])
+    order = jnp.asarray([2, 0, 3, 1])
     moved = run(variables["params"], source[order], LENGTHS[order])
-    np.testing.assert_array_equal(moved.tokens, np.asarray(decoded.tokens)[order])
+    np.testing.assert_array_equal(moved.tokens, decoded.tokens[order])
 
 
 def test_weights_of_an_alignment_lie_on_the_source(started, batch):
@@ -120,11 +120,11 @@ def test_configuration_goes_to_json_and_back(name):
 
 def test_gradients_stay_finite_where_a_source_is_empty(started, batch):
     source, target = batch
-    lengths = np.array([0, 6, 2, 0])
+    lengths = jnp.asarray([0, 6, 2, 0])
 
     def loss(params):
         logits = MODELS["additive"].apply({"params": params}, source, lengths, target)
-        return jnp.sum(token_cross_entropy(logits, jnp.asarray(target)))
+        return jnp.sum(token_cross_entropy(logits, target))
 
     gradient = jax.jit(jax.grad(loss))(started("additive")["params"])
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))

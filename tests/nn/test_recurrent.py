@@ -9,11 +9,11 @@ from jax.test_util import check_grads
 from jaxembed.nn import Recurrent, RecurrentStack
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
-LENGTHS = np.array([5, 1, 0, 3])
+LENGTHS = jnp.asarray([5, 1, 0, 3])
 
 
 def draw(seed, *shape):
-    return np.random.default_rng(seed).normal(0, 1, shape).astype(np.float32)
+    return jnp.asarray(np.random.default_rng(seed).normal(0, 1, shape), jnp.float32)
 
 
 def loop(cell, parameters, inputs, width, reverse):
@@ -46,7 +46,9 @@ def test_layer_equals_a_loop_over_real_steps(cell, reverse, key):
     variables = layer.init(key, inputs, LENGTHS)
     outputs, state = jax.jit(layer.apply)(variables, inputs, LENGTHS)
     for item, length in enumerate(LENGTHS):
-        wanted, final = loop(cell, variables["params"], inputs[item, :length], 3, reverse)
+        wanted, final = loop(
+            cell, variables["params"], np.asarray(inputs[item, :length]), 3, reverse
+        )
         np.testing.assert_allclose(outputs[item, :length], wanted, atol=1e-6)
         assert not np.any(outputs[item, length:])
         for got, part in zip(state, final, strict=True):
@@ -60,9 +62,9 @@ def test_padding_leaves_every_bit_of_a_bidirectional_stack(cell, key):
     variables = stack.init(key, inputs, LENGTHS)
     run = jax.jit(stack.apply)
     outputs, states = run(variables, inputs, LENGTHS)
-    padded = np.concatenate([inputs, draw(1, 4, 7, 2)], axis=1)
-    is_padding = np.arange(12)[None] >= LENGTHS[:, None]
-    padded[is_padding] = draw(2, int(is_padding.sum()), 2) * 100
+    padded = jnp.concatenate([inputs, draw(1, 4, 7, 2)], axis=1)
+    is_padding = jnp.arange(12)[None] >= LENGTHS[:, None]
+    padded = jnp.where(is_padding[..., None], 100 * draw(2, 4, 12, 2), padded)
     more, same = run(variables, padded, LENGTHS)
     jax.tree.map(np.testing.assert_array_equal, states, same)
     np.testing.assert_array_equal(more[:, :5], outputs)
@@ -71,7 +73,7 @@ def test_padding_leaves_every_bit_of_a_bidirectional_stack(cell, key):
 
 def test_steps_equal_a_run_and_gradients_their_differences(key):
     stack = RecurrentStack(3, 2, "lstm")
-    inputs = jnp.asarray(draw(0, 2, 3, 2))
+    inputs = draw(0, 2, 3, 2)
     variables = stack.init(key, inputs)
     outputs, states = stack.apply(variables, inputs)
     state = jax.tree.map(jnp.zeros_like, states)
@@ -85,7 +87,9 @@ def test_steps_equal_a_run_and_gradients_their_differences(key):
         lengths = jnp.asarray([3, 2])
         return jnp.sum(both.apply(both.init(key, inputs, lengths), inputs, lengths)[0] ** 2)
 
-    check_grads(lambda x: total(jnp.asarray(x)), (inputs,), order=1, modes=["rev"], rtol=2e-2)
+    check_grads(
+        lambda x: total(jnp.asarray(x)), (inputs,), order=1, modes=["rev"], rtol=2e-2, atol=2e-2
+    )
     assert not np.any(jax.grad(total)(inputs)[1, 2])
 
 
