@@ -138,7 +138,7 @@ def test_gradients_stay_finite_where_a_source_is_empty(started, batch):
         (lambda: TransformerSeq2Seq(9, 9, positions="rotary"), "positions is 'rotary'"),
         (lambda: TransformerSeq2Seq(9, 8, shared=True), "need one vocabulary"),
         (lambda: TransformerSeq2Seq(9, 9, max_length=4), "max_length is 4"),
-        (lambda: TransformerSeq2Seq(9, 9, activation="tanh"), "Unknown activation 'tanh'"),
+        (lambda: TransformerSeq2Seq(9, 9, activation="swish"), "Unknown activation 'swish'"),
         (lambda: TransformerSeq2Seq(9, 9, norm="none"), "choose pre or post"),
     ],
 )
