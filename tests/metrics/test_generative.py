@@ -44,6 +44,19 @@ def test_estimate_and_its_error_hold_over_repetitions():
         assert abs(estimate[row].mean() - wanted) < 4 * spread + 1e-4
 
 
+def test_estimates_do_not_depend_on_the_devices():
+    params = jax.jit(MODEL.init)(jax.random.key(0), X)["params"]
+    mesh = jax.make_mesh((8,), ("data",))
+    key = jax.random.key(1)
+    wanted = importance_log_likelihood(MODEL, params, X, key, samples=3)
+    got = importance_log_likelihood(MODEL, params, X, key, samples=3, mesh=mesh)
+    for one, spread in zip(wanted, got, strict=True):
+        np.testing.assert_allclose(spread, one, rtol=1e-5, atol=1e-6)
+    # The same example at another place has other noise.
+    moved = importance_log_likelihood(MODEL, params, X[::-1], key, samples=3)
+    assert np.any(np.abs(moved[0][::-1] - wanted[0]) > 1e-3)
+
+
 def test_bits_and_activity_by_hand():
     got = bits_per_dimension(jnp.asarray([-8 * np.log(2.0)], jnp.float32), dimensions=4)
     np.testing.assert_allclose(got, [2.0], rtol=1e-6)

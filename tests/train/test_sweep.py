@@ -79,7 +79,9 @@ def test_models_spread_over_devices_end_where_they_do_on_one():
     kernel = ends[1].params["encoder"]["DenseStack_0"]["Dense_0"]["kernel"]
     assert kernel.sharding.shard_shape(kernel.shape)[0] == 1
     chex.assert_trees_all_close(ends[1], ends[0], rtol=1e-5, atol=1e-5)
-    assert entries[1][0].keys() >= {f"{name}/{model}" for name in ("loss", "kl") for model in range(3)}
+    assert entries[1][0].keys() >= {
+        f"{name}/{model}" for name in ("loss", "kl") for model in range(3)
+    }
     for one, spread in zip(*entries, strict=True):
         for name in ("loss/0", "loss/2", "gradient_norm/1"):
             np.testing.assert_allclose(spread[name], one[name], rtol=1e-5)
