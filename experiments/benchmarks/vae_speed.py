@@ -197,9 +197,10 @@ def make_pythae(pixels: int, hidden: tuple[int, ...], latent: int) -> Any:
 
 
 def time_likelihood(name: str, asked: int | None, rounds: int) -> None:
-    """Estimates of 1,000 examples (100 of 784 pixels) against pythae's `get_nll`, its own batches of 100 samples.
+    """Estimates of 1,000 examples, 100 of the large model, against pythae's `get_nll`.
 
-    `asked` None is its default, one sample, for which it evaluates 100 all the same.
+    It takes its own batches of 100 samples. `asked` None is its default, one sample, for which it
+    evaluates 100 all the same.
     """
     pixels, hidden, latent = MODELS[name]
     count, theirs_count = 1000 if pixels < 784 else 100, 10
