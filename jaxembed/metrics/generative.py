@@ -43,8 +43,8 @@ def importance_log_likelihood(
         x: Examples.
         key: Random key; an example's noise depends on its place and on `samples` only.
         samples: Importance samples an example, at least 1.
-        mesh: Spreads the examples over its axis `data`; None computes where they lie. A small
-            decoder keeps one core busy, so it gains from as many CPU devices as cores.
+        mesh: Of `make_mesh`; spreads the examples over its axis `data`. None computes where they
+            lie. A small decoder keeps one core busy, so it gains from a CPU device a core.
 
     Returns:
         The estimate for each example, in nats, in expectation a lower bound on log p(x) that rises
