@@ -1,9 +1,11 @@
 """Likelihood estimation, training and a sweep of VAEs, against pythae and torch, interleaved.
 
-python -m experiments.benchmarks.vae_speed [--rounds 5]
+python -m experiments.benchmarks.vae_speed [--rounds 100] [--what training likelihood sweep]
 
-Needs torch and pythae. Every figure is a minimum and a median over rounds, in each of which both
-sides run one after the other.
+Needs torch and pythae. Every ratio is one of the best and one of the median seconds over rounds, in
+each of which both sides run one after the other; `times_cpu` is that of the best CPU seconds, which
+other processes disturb less. JAX has a CPU device a core: training uses one of them, likelihoods
+and sweeps a mesh of all; `sweep_on_one_device` and `ours_on_one_device` use one.
 """
 
 import argparse
@@ -24,15 +26,26 @@ from jaxembed.models import VAE, make_vae_loss
 from jaxembed.train import (
     gradient_step,
     make_epoch_step,
+    make_mesh,
     make_state,
     make_sweep_state,
     make_sweep_step,
+    put_tree,
 )
 
 THREADS = 2
+jax.config.update("jax_num_cpu_devices", THREADS)
 OPTIMIZER = optax.adam(1e-3)
 # Pixels, hidden layers, latent units, batch, batches of an epoch.
 SIZES = {"digits": (64, (128, 64), 8, 128, 11), "mnist": (784, (400,), 20, 128, 20)}
+
+# Pixels, hidden layers, latent units of the models that likelihoods and sweeps are timed on.
+MODELS = {
+    "small": (64, (32,), 2),
+    "digits": (64, (128, 64), 8),
+    "mnist": (784, (512,), 16),
+}
+SWEEPS = [("small", 32), ("small", 128), ("digits", 32), ("digits", 128)]
 
 
 class TorchVAE(torch.nn.Module):
@@ -62,16 +75,20 @@ class TorchVAE(torch.nn.Module):
         return (cross_entropy + kl) / len(x)
 
 
-def interleave(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each side in each round, after one round that is not counted."""
+def interleave(
+    sides: dict[str, Callable[[], Any]], rounds: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Seconds of each side in each round, by the clock and of the CPU, after one for warmth."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
+    cpu_seconds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 1):
         for name, run in sides.items():
-            started = time.perf_counter()
+            started, cpu_started = time.perf_counter(), time.process_time()
             run()
             if number:
                 seconds[name].append(time.perf_counter() - started)
-    return seconds
+                cpu_seconds[name].append(time.process_time() - cpu_started)
+    return seconds, cpu_seconds
 
 
 def draw(rows: int, pixels: int) -> np.ndarray:
@@ -118,8 +135,17 @@ def time_training(size: str, rounds: int) -> None:
         for _ in range(products):
             torch.mm(a, b)
 
-    seconds = interleave({"ours": run_ours, "torch": run_torch, "sgemm": run_sgemm}, rounds)
-    sgemm_rate = 2 * batch * max(hidden) * pixels * products / min(seconds["sgemm"])
+    multiply = jax.jit(jnp.matmul)
+    ours_a, ours_b = jnp.asarray(a.numpy()), jnp.asarray(b.numpy())
+
+    def run_our_sgemm() -> None:
+        for _ in range(products):
+            multiply(ours_a, ours_b).block_until_ready()
+
+    sides = {"ours": run_ours, "torch": run_torch, "sgemm": run_sgemm, "our_sgemm": run_our_sgemm}
+    seconds, _ = interleave(sides, rounds)
+    fastest = min(seconds["sgemm"] + seconds["our_sgemm"])
+    sgemm_rate = 2 * batch * max(hidden) * pixels * products / fastest
     row = {
         "what": "training",
         "size": size,
@@ -131,54 +157,108 @@ def time_training(size: str, rounds: int) -> None:
             for name in ("ours", "torch")
         },
         "times_torch": ratio(seconds, "torch", "ours"),
+        "gigaflops": {
+            "ours": round(flops / min(seconds["ours"]) / 1e9, 1),
+            "sgemm": round(sgemm_rate / 1e9, 1),
+        },
         "share_of_sgemm": round(flops / min(seconds["ours"]) / sgemm_rate, 3),
     }
     record("vae_speed", row)
 
 
-def time_likelihood(rounds: int) -> None:
-    """Estimates against pythae's `get_nll`, on the same weights' shapes and samples."""
+def make_pythae(pixels: int, hidden: tuple[int, ...], latent: int) -> Any:
+    """Pythae's VAE with the same layers as ours."""
     from pythae.models import VAE as PythaeVAE
     from pythae.models import VAEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
 
-    pixels, samples, count = 784, 200, 20
+    stacks = TorchVAE(pixels, hidden, latent)
+
+    class Encoder(BaseEncoder):
+        def __init__(self):
+            super().__init__()
+            self.stack = stacks.encoder
+
+        def forward(self, x):
+            mean, log_var = self.stack(x.reshape(len(x), -1)).chunk(2, dim=1)
+            return ModelOutput(embedding=mean, log_covariance=log_var)
+
+    class Decoder(BaseDecoder):
+        def __init__(self):
+            super().__init__()
+            self.stack = stacks.decoder
+
+        def forward(self, z):
+            return ModelOutput(reconstruction=torch.sigmoid(self.stack(z)))
+
+    config = VAEConfig((pixels,), latent_dim=latent, reconstruction_loss="bce")
+    return PythaeVAE(config, encoder=Encoder(), decoder=Decoder()).eval()
+
+
+def time_likelihood(name: str, asked: int | None, rounds: int) -> None:
+    """Estimates of 1,000 examples, 100 of the large model, against pythae's `get_nll`.
+
+    It takes its own batches of 100 samples. `asked` None is its default, one sample, for which it
+    evaluates 100 all the same.
+    """
+    pixels, hidden, latent = MODELS[name]
+    count, theirs_count = 1000 if pixels < 784 else 100, 10
+    samples = asked or 100
     x = draw(count, pixels)
-    theirs = PythaeVAE(VAEConfig((1, 28, 28), latent_dim=16, reconstruction_loss="bce")).eval()
-    model = VAE((28, 28), latent=16, hidden=(512,))
+    theirs = make_pythae(pixels, hidden, latent)
+    model = VAE((pixels,), latent=latent, hidden=hidden)
     params = model.init(jax.random.key(0), x[:1])["params"]
-    images = torch.tensor(x.reshape(count, 1, 28, 28))
-    key = jax.random.key(1)
-    many = jnp.asarray(np.tile(x, (10, 1)))  # the compiled call is timed on more, see the row
+    rows, images = jnp.asarray(x), torch.tensor(x[:theirs_count])
+    key, mesh = jax.random.key(1), make_mesh()
 
-    def run_ours() -> None:
-        jax.block_until_ready(importance_log_likelihood(model, params, many, key, samples=samples))
+    def runner(samples, mesh):
+        def run() -> None:
+            jax.block_until_ready(
+                importance_log_likelihood(model, params, rows, key, samples=samples, mesh=mesh)
+            )
+
+        return run
 
     def run_pythae() -> None:
         with torch.no_grad():
-            theirs.get_nll(images, n_samples=samples, batch_size=100)
+            theirs.get_nll(images, **({} if asked is None else {"n_samples": asked}))
 
-    seconds = interleave({"ours": run_ours, "pythae": run_pythae}, rounds)
-    per_example = {
-        "ours": [each / len(many) for each in seconds["ours"]],
-        "pythae": [each / count for each in seconds["pythae"]],
-    }
+    sides = {
+        "ours": runner(samples, mesh), "ours_on_one_device": runner(samples, None),
+        "pythae": run_pythae,
+    }  # fmt: skip
+    if asked is None:
+        sides["ours_at_one_sample"] = runner(1, mesh)
+    seconds, cpu_seconds = (
+        {
+            side: [each / (theirs_count if side == "pythae" else count) for each in taken]
+            for side, taken in times.items()
+        }
+        for times in interleave(sides, rounds)
+    )
     row = {
         "what": "likelihood",
-        "model": "784-512-16",
-        "samples": samples,
+        "model": "-".join(map(str, (pixels, *hidden, latent))),
+        "samples_asked": asked or "default",
+        "samples_evaluated": samples,
         "milliseconds_an_example": {
-            name: round(1e3 * min(each), 4) for name, each in per_example.items()
+            side: round(1e3 * min(each), 4) for side, each in seconds.items()
         },
-        "times_pythae": ratio(per_example, "pythae", "ours"),
+        "times_pythae": {
+            side: ratio(seconds, "pythae", side) for side in sides if side != "pythae"
+        },
+        "times_cpu": round(min(cpu_seconds["pythae"]) / min(cpu_seconds["ours"]), 2),
     }
     record("vae_speed", row)
 
 
-def time_sweep(rounds: int, models: int = 8) -> None:
+def time_sweep(name: str, batch: int, rounds: int, models: int = 8) -> None:
     """An epoch of several `digits` models at once against one alone."""
-    pixels, hidden, latent, batch, batches = SIZES["digits"]
-    data = {"x": jnp.asarray(draw(batch * batches, pixels))}
+    pixels, hidden, latent = MODELS[name]
+    data = {"x": jnp.asarray(draw(1408, pixels))}
     model = VAE((pixels,), latent=latent, hidden=hidden)
+    mesh = make_mesh()
 
     def epoch_of(setting, data):
         step = gradient_step(
@@ -190,23 +270,48 @@ def time_sweep(rounds: int, models: int = 8) -> None:
         return make_state(model.init(key, data["x"][:1])["params"], OPTIMIZER)
 
     keys = jax.random.split(jax.random.key(0), models)
-    betas = jnp.linspace(0.5, 4.0, models)
-    together = jax.jit(
-        make_sweep_step(epoch_of, {"beta": betas, "key": keys}, data), donate_argnums=0
-    )
-    alone = jax.jit(epoch_of({"beta": betas[0], "key": keys[0]}, data), donate_argnums=0)
-    states = {"sweep": make_sweep_state(new_state, keys), "one": new_state(keys[0])}
+    settings = {"beta": jnp.linspace(0.5, 4.0, models), "key": keys}
+    first = jax.tree.map(lambda leaf: leaf[0], settings)
 
-    def runner(name, step):
+    def runner(step, state):
+        # The arrays that a step holds lie where `train` would put them.
+        arrays, structure = jax.tree.flatten(step)
+        if isinstance(jax.tree.leaves(state.params)[0].sharding, jax.sharding.NamedSharding):
+            arrays = put_tree(mesh, arrays)
+        call = jax.jit(
+            lambda arrays, state, batch: jax.tree.unflatten(structure, arrays)(state, batch),
+            donate_argnums=1,
+        )
+        held = [state]
+
         def run() -> None:
-            states[name], metrics = step(states[name], {"epoch": np.int32(0)})
+            held[0], metrics = call(arrays, held[0], {"epoch": np.int32(0)})
             jax.block_until_ready(metrics)
 
         return run
 
-    sides = {"sweep": runner("sweep", together), "one": runner("one", alone)}
-    seconds = interleave(sides, rounds)
-    row = {"what": "sweep", "models": models, "times_one": ratio(seconds, "sweep", "one")}
+    sides = {
+        "sweep": runner(
+            make_sweep_step(epoch_of, settings, data, mesh=mesh),
+            make_sweep_state(new_state, keys, mesh=mesh),
+        ),
+        "sweep_on_one_device": runner(
+            make_sweep_step(epoch_of, settings, data), make_sweep_state(new_state, keys)
+        ),
+        "one": runner(epoch_of(first, data), new_state(keys[0])),
+    }
+    seconds, cpu_seconds = interleave(sides, rounds)
+    row = {
+        "what": "sweep",
+        "models": models,
+        "model": "-".join(map(str, (pixels, *hidden, latent))),
+        "batch": batch,
+        "milliseconds_an_epoch": {
+            side: round(1e3 * min(taken), 2) for side, taken in seconds.items()
+        },
+        "times_one": {side: ratio(seconds, side, "one") for side in sides if side != "one"},
+        "times_cpu": round(min(cpu_seconds["sweep"]) / min(cpu_seconds["one"]), 2),
+    }
     record("vae_speed", row)
 
 
@@ -221,13 +326,22 @@ def ratio(seconds: dict[str, list[float]], above: str, below: str) -> dict[str, 
 def main() -> None:
     """Measures all."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--what", nargs="+", default=["training", "likelihood", "sweep"])
+    options = parser.parse_args()
+    rounds = options.rounds
     torch.set_num_threads(THREADS)
-    time_training("digits", rounds)
-    time_training("mnist", rounds)
-    time_likelihood(rounds)
-    time_sweep(rounds)
+    if "training" in options.what:
+        time_training("digits", rounds)
+        time_training("mnist", rounds)
+    if "likelihood" in options.what:
+        for name in MODELS:
+            for asked in (None, 200):
+                # Ten rounds of the large model take as long as a hundred of the others.
+                time_likelihood(name, asked, rounds if MODELS[name][0] < 784 else rounds // 10)
+    if "sweep" in options.what:
+        for name, batch in SWEEPS:
+            time_sweep(name, batch, rounds)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,9 @@ def bernoulli_log_likelihood(
     Returns:
         Nats for each example, 0 for padding.
     """
-    return _masked(jnp.sum(x * logits - jax.nn.softplus(logits), axis=-1), mask)
+    # The softplus without log1p, which takes longer than a small decoder: off by 6e-8 nats at most.
+    softplus = jnp.maximum(logits, 0.0) + jnp.log(1.0 + jnp.exp(-jnp.abs(logits)))
+    return _masked(jnp.sum(x * logits - softplus, axis=-1), mask)
 
 
 def gaussian_log_likelihood(

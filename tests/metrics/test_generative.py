@@ -16,6 +16,7 @@ from jaxembed.metrics import (
     pca_codes,
 )
 from jaxembed.models import VAE
+from jaxembed.train import make_mesh
 
 MODEL = VAE((4,), latent=2, hidden=())
 X = (np.random.default_rng(0).random((7, 4)) < 0.5).astype(np.float32)
@@ -42,6 +43,20 @@ def test_estimate_and_its_error_hold_over_repetitions():
         wanted = np.log(np.sum(np.exp(joint)))
         spread = error[row].mean() / np.sqrt(200)
         assert abs(estimate[row].mean() - wanted) < 4 * spread + 1e-4
+
+
+def test_estimates_do_not_depend_on_the_devices():
+    params = jax.jit(MODEL.init)(jax.random.key(0), X)["params"]
+    mesh = make_mesh()
+    key = jax.random.key(1)
+    wanted = importance_log_likelihood(MODEL, params, X, key, samples=3)
+    got = importance_log_likelihood(MODEL, params, X, key, samples=3, mesh=mesh)
+    np.testing.assert_allclose(got[0], wanted[0], rtol=1e-5, atol=1e-6)
+    # Squared errors are a difference from 1, in float32: of a small one fewer digits are left.
+    np.testing.assert_allclose(np.square(got[1]), np.square(wanted[1]), atol=1e-6)
+    # The same example at another place has other noise.
+    moved = importance_log_likelihood(MODEL, params, X[::-1], key, samples=3)
+    assert np.any(np.abs(moved[0][::-1] - wanted[0]) > 1e-3)
 
 
 def test_bits_and_activity_by_hand():

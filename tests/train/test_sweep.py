@@ -12,6 +12,7 @@ from jaxembed.train import (
     EpochNumbers,
     gradient_step,
     make_epoch_step,
+    make_mesh,
     make_state,
     make_sweep_state,
     make_sweep_step,
@@ -62,9 +63,38 @@ def test_each_model_of_a_sweep_equals_training_it_alone():
         np.testing.assert_allclose(losses, [each["loss"] for each in alone_entries], rtol=1e-5)
 
 
+def test_models_spread_over_devices_end_where_they_do_on_one():
+    settings, mesh = {"beta": BETAS, "key": SEEDS}, make_mesh(devices=jax.devices()[:3])
+    ends, entries = [], ([], [])
+    for place, kept in zip((None, mesh), entries, strict=True):
+        end = train(
+            make_sweep_step(epoch_of, settings, DATA, mesh=place),
+            make_sweep_state(new_state, SEEDS, mesh=place),
+            EpochNumbers(4),
+            batch_axis=None,
+            log_every=1,
+            on_log=lambda entry, state, kept=kept: kept.append(entry.values),
+        )
+        ends.append(end)
+    kernel = ends[1].params["encoder"]["DenseStack_0"]["Dense_0"]["kernel"]
+    assert kernel.sharding.shard_shape(kernel.shape)[0] == 1
+    chex.assert_trees_all_close(ends[1], ends[0], rtol=1e-5, atol=1e-5)
+    assert entries[1][0].keys() >= {
+        f"{name}/{model}" for name in ("loss", "kl") for model in range(3)
+    }
+    for one, spread in zip(*entries, strict=True):
+        for name in ("loss/0", "loss/2", "gradient_norm/1"):
+            np.testing.assert_allclose(spread[name], one[name], rtol=1e-5)
+
+
 def test_settings_and_models_that_do_not_exist_are_refused():
     for settings in ({}, {"beta": jnp.float32(1)}, {"beta": BETAS, "key": SEEDS[:2]}):
         with pytest.raises(ValueError, match="settings have the shapes"):
             make_sweep_step(epoch_of, settings)
+    mesh = make_mesh(devices=jax.devices()[:2])
+    with pytest.raises(ValueError, match="3 models does not divide over 2 devices"):
+        make_sweep_step(epoch_of, {"beta": BETAS}, mesh=mesh)
+    with pytest.raises(ValueError, match="3 models does not divide over 2 devices"):
+        make_sweep_state(new_state, SEEDS, mesh=mesh)
     with pytest.raises(ValueError, match="model 3 of a sweep of 3"):
         select_model(make_state({"x": jnp.zeros((3, 2))}), 3)
