@@ -202,7 +202,7 @@ def test_interrupted_run_exits_with_130_and_resumes(finished, text, tmp_path, st
 
 def test_finished_run_is_returned_without_training(finished, monkeypatch):
     before = {file: file.stat().st_mtime_ns for file in finished.path.rglob("*")}
-    monkeypatch.setattr(word2vec, "prepare", None)
+    monkeypatch.setattr(word2vec, "prepare", lambda *_: pytest.fail("the text was read"))
     monkeypatch.setattr(run_module, "train", None)
     again = train_recipe(finished.recipe, finished.path)
     assert again.results == finished.results
