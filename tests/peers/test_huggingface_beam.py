@@ -1,6 +1,7 @@
 """Beam search gives the sequences of Hugging Face and of CTranslate2 in each named mode."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -70,8 +71,8 @@ def ours(peer, **options):
         lambda params: translate(
             model,
             params,
-            source,
-            lengths,
+            jnp.asarray(source),
+            jnp.asarray(lengths),
             bos_id=EOS,
             eos_id=EOS,
             max_len=LONGEST,
@@ -179,5 +180,5 @@ def convert(theirs, folder, ctranslate2):
     spec.config.add_source_bos = spec.config.add_source_eos = False
     spec.validate()
     spec.optimize()
-    spec.save(str(folder / "model"))
-    return folder / "model"
+    spec.save(str(folder))
+    return folder
