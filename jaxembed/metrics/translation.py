@@ -39,7 +39,7 @@ def corpus_bleu(
     *,
     tokenize: str | None = None,
     smooth_method: str = "exp",
-    smooth_value: float | None = None,
+    smooth_value: float | int | None = None,
     lowercase: bool = False,
     effective_order: bool = False,
 ) -> CorpusBleu:
