@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from random_params import QUICKLY
 from reference.decoding import log_softmax
 
 
@@ -60,7 +61,7 @@ def _run(table, arrays, search, options):
     return search(step, cache, context=table, batch_size=len(table), **arrays, **dict(options))
 
 
-_jitted = jax.jit(_run, static_argnums=(2, 3))
+_jitted = jax.jit(_run, static_argnums=(2, 3), compiler_options=QUICKLY)
 
 
 def make_models(seed, count, *, vocab, max_len, eos=0, spread=0.3, lift=0.0):

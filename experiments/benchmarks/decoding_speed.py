@@ -10,7 +10,6 @@ exit is measured on a model that ends after five tokens. Needs torch, transforme
 import dataclasses
 import tempfile
 import time
-from pathlib import Path
 
 import ctranslate2
 import jax
@@ -282,10 +281,10 @@ def load_ctranslate2(theirs, config: Config):
     spec.config.add_source_bos = spec.config.add_source_eos = False
     spec.validate()
     spec.optimize()
-    folder = Path(tempfile.mkdtemp()) / "model"
+    folder = tempfile.mkdtemp()
     spec.save(str(folder))
     return ctranslate2.Translator(
-        str(folder), compute_type="float32", inter_threads=1, intra_threads=config.threads
+        folder, compute_type="float32", inter_threads=1, intra_threads=config.threads
     )
 
 

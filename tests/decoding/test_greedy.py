@@ -22,7 +22,7 @@ def test_greedy_equals_a_loop_and_knows_when_it_is_optimal():
         assert found == tokens and finished == (tokens[-1] == models.eos)
         np.testing.assert_allclose(score, wanted, atol=1e-5)
         np.testing.assert_allclose(decoded.log_probs[item, 0, : len(values)], values, atol=1e-5)
-    is_best = np.all(np.asarray(decoded.tokens) == best.tokens, axis=(1, 2))
+    is_best = np.all(np.asarray(decoded.tokens) == np.asarray(best.tokens), axis=(1, 2))
     assert np.all(is_best[np.asarray(decoded.optimal)])
     assert 0.9 * np.sum(np.asarray(is_best)) < np.sum(np.asarray(decoded.optimal)) < 60
 

@@ -1,12 +1,14 @@
 """Encoder-decoders: steps equal teacher forcing, padding changes nothing, and they can learn."""
 
 import dataclasses
+import functools
 import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_params import QUICKLY, draw_params
 
 from jaxembed.losses import token_cross_entropy
 from jaxembed.models import Seq2Seq, TransformerSeq2Seq
@@ -50,7 +52,7 @@ def started(batch):
 
     def start(name):
         if name not in made:
-            made[name] = jax.jit(MODELS[name].init)(jax.random.key(0), batch[0], LENGTHS, batch[1])
+            made[name] = draw_params(MODELS[name], batch[0], LENGTHS, batch[1])
         return made[name]
 
     return start
@@ -62,7 +64,7 @@ def test_steps_equal_teacher_forcing_and_padding_changes_nothing(name, started, 
     padded = jnp.where(jnp.arange(6)[None] < LENGTHS[:, None], source, 8)
     padded = jnp.concatenate([padded, jnp.full((4, 3), 10)], axis=1)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=QUICKLY)
     def run(variables):
         cache, context = model.apply(variables, source, LENGTHS, max_len=5, method="encode")
         steps = []
@@ -83,14 +85,14 @@ def test_beams_share_their_item_and_score_as_teacher_forcing_does(name, started,
     model, variables, (source, _) = MODELS[name], started(name), batch
     options = {"bos_id": 1, "eos_id": 2, "max_len": 6, "beam_size": 3, "n_best": None}
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=QUICKLY)
     def run(params, source, lengths):
         return translate(model, params, source, lengths, **options)
 
     decoded = run(variables["params"], source, LENGTHS)
     best = decoded.tokens[:, 0]
     read = jnp.concatenate([jnp.full((4, 1), 1), best[:, :-1]], axis=1)
-    logits = jax.jit(model.apply)(variables, source, LENGTHS, read)
+    logits = jax.jit(model.apply, compiler_options=QUICKLY)(variables, source, LENGTHS, read)
     is_real = jnp.arange(6)[None] < decoded.lengths[:, :1]
     losses = token_cross_entropy(logits, best, mask=is_real)
     np.testing.assert_allclose(-np.sum(losses, axis=1), decoded.scores[:, 0], atol=1e-5)
@@ -102,7 +104,8 @@ def test_beams_share_their_item_and_score_as_teacher_forcing_does(name, started,
 
 def test_weights_of_an_alignment_lie_on_the_source(started, batch):
     source, target = batch
-    weights = MODELS["additive"].apply(started("additive"), source, LENGTHS, target, method="align")
+    align = functools.partial(MODELS["additive"].apply, method="align")
+    weights = jax.jit(align, compiler_options=QUICKLY)(started("additive"), source, LENGTHS, target)
     is_real = np.arange(6)[None, None] < LENGTHS[:, None, None]
     np.testing.assert_allclose(np.sum(weights, axis=2), 1, rtol=1e-5)
     assert not np.any(np.where(is_real, 0, weights))
@@ -126,7 +129,7 @@ def test_gradients_stay_finite_where_a_source_is_empty(started, batch):
         logits = MODELS["additive"].apply({"params": params}, source, lengths, target)
         return jnp.sum(token_cross_entropy(logits, target))
 
-    gradient = jax.jit(jax.grad(loss))(started("additive")["params"])
+    gradient = jax.jit(jax.grad(loss), compiler_options=QUICKLY)(started("additive")["params"])
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.test_util import check_grads
+from random_params import QUICKLY, draw_params
 
 from jaxembed.nn import Recurrent, RecurrentStack
 
@@ -41,10 +42,10 @@ def loop(cell, parameters, inputs, width, reverse):
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_layer_equals_a_loop_over_real_steps(cell, reverse, key):
+def test_layer_equals_a_loop_over_real_steps(cell, reverse):
     layer, inputs = Recurrent(3, cell, reverse), draw(0, 4, 5, 2)
-    variables = layer.init(key, inputs, LENGTHS)
-    outputs, state = jax.jit(layer.apply)(variables, inputs, LENGTHS)
+    variables = draw_params(layer, inputs, LENGTHS)
+    outputs, state = jax.jit(layer.apply, compiler_options=QUICKLY)(variables, inputs, LENGTHS)
     for item, length in enumerate(LENGTHS):
         wanted, final = loop(
             cell, variables["params"], np.asarray(inputs[item, :length]), 3, reverse
@@ -56,11 +57,11 @@ def test_layer_equals_a_loop_over_real_steps(cell, reverse, key):
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
-def test_padding_leaves_every_bit_of_a_bidirectional_stack(cell, key):
+def test_padding_leaves_every_bit_of_a_bidirectional_stack(cell):
     stack = RecurrentStack(4, 2, cell, bidirectional=True)
     inputs = draw(0, 4, 5, 2)
-    variables = stack.init(key, inputs, LENGTHS)
-    run = jax.jit(stack.apply)
+    variables = draw_params(stack, inputs, LENGTHS)
+    run = jax.jit(stack.apply, compiler_options=QUICKLY)
     outputs, states = run(variables, inputs, LENGTHS)
     padded = jnp.concatenate([inputs, draw(1, 4, 7, 2)], axis=1)
     is_padding = jnp.arange(12)[None] >= LENGTHS[:, None]
@@ -71,10 +72,10 @@ def test_padding_leaves_every_bit_of_a_bidirectional_stack(cell, key):
     assert not np.any(more[:, 5:])
 
 
-def test_steps_equal_a_run_and_gradients_their_differences(key):
+def test_steps_equal_a_run_and_gradients_their_differences():
     stack = RecurrentStack(3, 2, "lstm")
     inputs = draw(0, 2, 3, 2)
-    variables = stack.init(key, inputs)
+    variables = draw_params(stack, inputs)
     outputs, states = stack.apply(variables, inputs)
     state = jax.tree.map(jnp.zeros_like, states)
     for place in range(3):
@@ -82,10 +83,12 @@ def test_steps_equal_a_run_and_gradients_their_differences(key):
         np.testing.assert_allclose(output, outputs[:, place], atol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), states, state)
 
+    both, lengths = RecurrentStack(3, 1, "gru", bidirectional=True), jnp.asarray([3, 2])
+    variables = draw_params(both, inputs, lengths)
+
+    @jax.jit
     def total(inputs):
-        both = RecurrentStack(3, 1, "gru", bidirectional=True)
-        lengths = jnp.asarray([3, 2])
-        return jnp.sum(both.apply(both.init(key, inputs, lengths), inputs, lengths)[0] ** 2)
+        return jnp.sum(both.apply(variables, inputs, lengths)[0] ** 2)
 
     check_grads(
         lambda x: total(jnp.asarray(x)), (inputs,), order=1, modes=["rev"], rtol=2e-2, atol=2e-2
@@ -97,7 +100,7 @@ def test_dropout_lies_between_layers_only(key):
     inputs = draw(0, 2, 3, 2)
     for layers in (1, 2):
         stack = RecurrentStack(3, layers, dropout=0.5)
-        variables = stack.init(key, inputs)
+        variables = draw_params(stack, inputs)
         sure, _ = stack.apply(variables, inputs)
         drawn, _ = stack.apply(variables, inputs, deterministic=False, rngs={"dropout": key})
         assert np.array_equal(sure, drawn) == (layers == 1)
