@@ -7,9 +7,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import optax
+import pytest
 from small_problem import init, loss_fn, make_batch
 
 from jaxembed.train import gradient_step, make_state, train
+
+# Bits are compared with those of another process.
+pytestmark = pytest.mark.optimized
 
 
 def test_two_processes_that_stop_and_resume_equal_one(tmp_path):

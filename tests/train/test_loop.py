@@ -31,6 +31,9 @@ from jaxembed.train import (
 OPTIMIZER = optax.adam(1e-2)
 STEP = gradient_step(loss_fn, OPTIMIZER, key=jax.random.key(0))
 
+# Bits are compared with those of another process.
+pytestmark = pytest.mark.optimized
+
 
 def fresh_state():
     return make_state(init(jax.random.key(0)), OPTIMIZER)
