@@ -8,6 +8,7 @@ exit is measured on a model that ends after five tokens. Needs torch, transforme
 """
 
 import dataclasses
+import os
 import tempfile
 import time
 
@@ -299,10 +300,14 @@ def report(config: Config, model: str, batch: int, ours, extra=None, **peers) ->
     turns = [[seconds(run) for run in (ours, *peers.values())] for _ in range(config.rounds)]
     turns = np.asarray(turns)
     row = {"bar": 4, "model": model, "batch": batch, **dataclasses.asdict(config), **(extra or {})}
+    # A busy machine slows threads that wait for one another most: look at the least, too.
+    row["load"] = round(os.getloadavg()[0], 2)
     row["milliseconds"] = round(1e3 * float(np.median(turns[:, 0])), 2)
+    row["milliseconds_least"] = round(1e3 * float(turns[:, 0].min()), 2)
     for place, name in enumerate(peers, 1):
         ratios = turns[:, place] / turns[:, 0]
         row[f"{name}_milliseconds"] = round(1e3 * float(np.median(turns[:, place])), 2)
+        row[f"{name}_milliseconds_least"] = round(1e3 * float(turns[:, place].min()), 2)
         row[f"{name}_over_ours_median"] = round(float(np.median(ratios)), 2)
         row[f"{name}_over_ours_least"] = round(float(ratios.min()), 2)
     record("decoding_speed", row)
