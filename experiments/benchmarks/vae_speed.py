@@ -338,7 +338,8 @@ def main() -> None:
         for name in MODELS:
             for asked in (None, 200):
                 # Ten rounds of the large model take as long as a hundred of the others.
-                time_likelihood(name, asked, rounds if MODELS[name][0] < 784 else max(1, rounds // 10))
+                count = rounds if MODELS[name][0] < 784 else max(1, rounds // 10)
+                time_likelihood(name, asked, count)
     if "sweep" in options.what:
         for name, batch in SWEEPS:
             time_sweep(name, batch, rounds)
