@@ -17,8 +17,9 @@ test: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -m "not peers" -n 2
 
-peers: $(VENV)-peers/.peers
-	$(VENV)-peers/bin/python -m pytest -m peers -n 2
+peers: $(VENV)-peers/.peers $(VENV)-torch/.torch
+	$(VENV)-peers/bin/python -m pytest -m peers -n 2 --ignore tests/peers/with_torch
+	$(VENV)-torch/bin/python -m pytest -m peers -n 2 tests/peers/with_torch
 
 bench: $(VENV)-peers/.peers
 	$(VENV)-peers/bin/python -m experiments.benchmarks.word2vec_speed
@@ -37,4 +38,9 @@ $(VENV)/.test: pyproject.toml
 $(VENV)-peers/.peers: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-peers
 	$(VENV)-peers/bin/pip install --quiet --disable-pip-version-check -e ".[peers]"
+	touch $@
+
+$(VENV)-torch/.torch: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-torch
+	$(VENV)-torch/bin/pip install --quiet --disable-pip-version-check -e ".[peers-torch]"
 	touch $@
