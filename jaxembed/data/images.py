@@ -10,7 +10,7 @@ import logging
 import os
 import pathlib
 import zlib
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -365,8 +365,3 @@ def _binarize(images: Images, how: ImageSet, part: int) -> Images:
         generator = np.random.default_rng([_SPLIT_SEED, part])
         drawn = generator.random(chances.shape, np.float32) < chances
     return dataclasses.replace(images, pixels=drawn.astype(np.float32))
-
-
-def describe(images: Images) -> dict[str, Any]:
-    """What a recipe resolves to, as JSON values."""
-    return {"count": len(images), "fingerprint": images.fingerprint()}

@@ -138,6 +138,10 @@ class Codec(nn.Module):
 
     def setup(self) -> None:
         """Makes the submodules."""
+        if self.latent < 1 or min(self.hidden, default=1) < 1:
+            raise ValueError(
+                f"latent is {self.latent}, hidden {self.hidden}: give positive numbers of units."
+            )
         self.distribution = Likelihood(self.likelihood, self.shape, self.levels, self.categories)
         layers = (self.architecture, self.activation, self.dtype)
         self.encoder = Encoder(self.distribution, self.hidden, self.statistics, *layers)

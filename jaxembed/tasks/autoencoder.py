@@ -82,6 +82,8 @@ def prepare(recipe: Any, cache: Path, texts: Iterable | None = None) -> Prepared
             f"likelihood {recipe.model.likelihood!r} is of classes, and images have none: train "
             "such a model with `jaxembed.train`."
         )
+    # A model that cannot be made shall be known before a directory is written.
+    abstract_params(recipe.with_sizes({"shape": list(shape)}), {})
     most = recipe.evaluation.most
     files = {"eval/test.npz": _pack(test, most), "eval/train.npz": _pack(train, 5 * most)}
     resolved = {

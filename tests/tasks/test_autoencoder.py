@@ -199,12 +199,15 @@ def test_wrong_commands_say_why(finished, tmp_path, monkeypatch, capsys, words, 
         ({"model": VAE(shape=(4, 4), hidden=(8,))}, r"model\.shape is \(4, 4\), but .*\(5, 5\)"),
         ({"model": VAE(shape=(), likelihood="categorical")}, "images have none"),
         ({"data": ImageSet("digits")}, r"digits has values such as 0\..*'bernoulli' gives no"),
+        ({"model": VAE(shape=(), latent=0)}, "latent is 0, hidden"),
+        ({"model": VAE(shape=(), hidden=(8, 0))}, r"hidden \(8, 0\): give positive"),
         ({"optim": Adam(batch_size=12), "mesh": MeshShape(8)}, "batch_size 12 does not divide"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_training(source, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         train_recipe(make_recipe(source, **changes), tmp_path / "run")
+    assert not (tmp_path / "run/recipe.json").exists()
 
 
 def test_vectors_of_any_range_need_a_likelihood_that_has_it(tmp_path):
