@@ -132,7 +132,8 @@ def run_experiment(
     Args:
         make_recipe: Makes the recipe from the config.
         config_type: The script's flat flags, a dataclass with `workdir` and `smoke`.
-        smoke: Fields that `--smoke` replaces, so that the script ends in seconds.
+        smoke: Fields that `--smoke` replaces where they have their defaults, so that the script
+            ends in seconds.
         report: Prints what a reader wants to see first.
         description: Help text.
         arguments: Words of the command line, by default those of the process.
@@ -148,7 +149,7 @@ def run_experiment(
     )
 
     def action() -> None:
-        chosen = dataclasses.replace(config, **smoke) if config.smoke else config
+        chosen = shrink(config, smoke) if config.smoke else config
         recipe = make_recipe(chosen).override(_overrides(rest, config_type))
         started = time.monotonic()
         run = train_recipe(recipe, chosen.workdir, checkpoint_seconds=chosen.checkpoint_seconds)
@@ -158,6 +159,13 @@ def run_experiment(
         print(f"{run.path} holds the run; {time.monotonic() - started:.0f} s in all.")
 
     return run_guarded(action, Path(sys.argv[0]).stem)
+
+
+def shrink(config: Any, smoke: dict[str, Any]) -> Any:
+    """Replaces the fields of a config that nobody chose otherwise."""
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    kept = {name: value for name, value in smoke.items() if getattr(config, name) == defaults[name]}
+    return dataclasses.replace(config, **kept)
 
 
 def _overrides(words: Sequence[str], config_type: type) -> dict[str, str]:

@@ -11,7 +11,8 @@ import pytest
 import topics
 
 from experiments import word2vec as experiment
-from jaxembed.cli import _overrides, main, run_experiment
+from experiments.vae import Config as VaeConfig
+from jaxembed.cli import _overrides, main, run_experiment, shrink
 from jaxembed.run import load_run
 from jaxembed.tasks import word2vec
 from jaxembed.vectors import KeyedVectors
@@ -295,3 +296,9 @@ def test_overrides_are_read_with_space_and_equals_sign():
     assert _overrides(words[:3], experiment.Config) == {"a.b": "-1", "c.d": "x=y"}
     with pytest.raises(ValueError, match="stray 'x'"):
         _overrides(["x"], experiment.Config)
+
+
+def test_smoke_leaves_what_was_asked_for():
+    config = VaeConfig(Path("run"), latent=3, smoke=True)
+    small = shrink(config, {"latent": 2, "epochs": 3})
+    assert (small.latent, small.epochs, small.hidden) == (3, 3, config.hidden)
