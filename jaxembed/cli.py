@@ -1,6 +1,7 @@
 """The command `jaxembed VERB ...`, and how experiments start a recipe."""
 
 import argparse
+import codecs
 import contextlib
 import ctypes
 import dataclasses
@@ -8,7 +9,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -296,6 +297,35 @@ def _sample(options: argparse.Namespace) -> None:
     print(f"{len(objects):,} samples of shape {objects.shape[1:]} in {options.out}")
 
 
+def _translate(options: argparse.Namespace) -> None:
+    translated = load_run(options.run).translate(
+        _read_input_lines(),
+        beam_size=options.beam,
+        n_best=options.n_best,
+        length_penalty=options.length_penalty,
+    )
+    out = codecs.getwriter("utf-8")(sys.stdout.buffer)
+    for number, (found, problems) in enumerate(translated, 1):
+        for problem in problems:
+            print(f"jaxembed: {problem}", file=sys.stderr)
+        for place in range(options.n_best):
+            text, score = found[place] if place < len(found) else ("", None)
+            fields = [str(number)] if options.n_best > 1 else []
+            fields += ["" if score is None else f"{score:.4f}"] if options.scores else []
+            out.write("\t".join([*fields, text]) + "\n")
+    out.flush()
+
+
+def _read_input_lines() -> Iterator[str]:
+    """The lines of standard input; one that is no UTF-8 is said so and taken as empty."""
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        try:
+            yield line.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            print(f"jaxembed: line {number} is not UTF-8 ({error}).", file=sys.stderr)
+            yield ""
+
+
 def _draw_pictures(objects: Any) -> Any:
     """A figure with all of them."""
     from matplotlib.figure import Figure
@@ -452,6 +482,15 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--n", type=int, default=64, help="how many")
     sample.add_argument("--seed", type=int, default=0)
     sample.add_argument("--out", metavar="FILE", default="samples.png", help=".png or .npy")
+    translate = add("translate", _translate, "translate standard input, a line a line", "run")
+    translate.add_argument("--beam", type=int, default=5, help="1 is greedy search")
+    translate.add_argument(
+        "--n-best", type=int, default=1, help="translations a line, each behind its line's number"
+    )
+    translate.add_argument("--scores", action="store_true", help="log-probabilities in front")
+    translate.add_argument(
+        "--length-penalty", metavar="NAME", help="none, length^A or gnmt^A; else the recipe's"
+    )
     again = add("reproduce", _reproduce, "recompute a run's metrics", "run")
     again.add_argument("--retrain", action="store_true", help="train it anew first")
     add("plot", _plot, "draw a run's figures again", "run")

@@ -6,10 +6,21 @@ import inspect
 import json
 import types
 import typing
-from typing import Any
+from typing import Any, Literal
 
-from jaxembed.data import HistorySet, ImageSet, TextCorpus
-from jaxembed.models import AE, CBOW, VAE, Reconstruction, SkipGram, VariationalBound
+from jaxembed.data import HistorySet, ImageSet, PairSet, TextCorpus
+from jaxembed.decoding.penalty import penalty_table
+from jaxembed.models import (
+    AE,
+    CBOW,
+    VAE,
+    Reconstruction,
+    Seq2Seq,
+    SkipGram,
+    TokenCrossEntropy,
+    TransformerSeq2Seq,
+    VariationalBound,
+)
 from jaxembed.models.word2vec import RowSGD, WindowPairs
 from jaxembed.train import Adam
 
@@ -73,6 +84,29 @@ class RankingEvaluation:
 
 
 @dataclasses.dataclass(frozen=True)
+class TranslationEvaluation:
+    """How translations of test sentences are judged.
+
+    Attributes:
+        measure: "bleu", of sacrebleu; or "error-rates": edits a token, and the share of sequences
+            that are not wholly right.
+        beam: Of the search that is judged beside greedy search.
+        length_penalty: See `jaxembed.decoding.beam_search`.
+        most: Pairs tested at most; None for all.
+    """
+
+    measure: Literal["bleu", "error-rates"] = "bleu"
+    beam: int = 5
+    length_penalty: str = "none"
+    most: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.beam < 1 or (self.most is not None and self.most < 1):
+            raise ValueError(f"beam is {self.beam} and most {self.most}; give 1 or more.")
+        penalty_table(self.length_penalty, 1)
+
+
+@dataclasses.dataclass(frozen=True)
 class MeshShape:
     """Devices of a run: streams or rows are spread over `data`, dimensions over `model`."""
 
@@ -110,6 +144,13 @@ FAMILIES = (
     Family((AE,), (ImageSet,), (Reconstruction,), (Adam,), (CodeEvaluation,)),
     Family((VAE,), (ImageSet,), (VariationalBound,), (Adam,), (CodeEvaluation,)),
     Family((VAE,), (HistorySet,), (VariationalBound,), (Adam,), (RankingEvaluation,)),
+    Family(
+        (Seq2Seq, TransformerSeq2Seq),
+        (PairSet,),
+        (TokenCrossEntropy,),
+        (Adam,),
+        (TranslationEvaluation,),
+    ),
 )
 
 

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ from jax.experimental import multihost_utils
 from jaxtyping import Array, Key, PyTree
 
 from jaxembed.atomic import write_atomically
-from jaxembed.data import HistorySet, ImageSet, TextCorpus, Vocabulary
+from jaxembed.data import HistorySet, ImageSet, PairSet, TextCorpus, Vocabulary
 from jaxembed.environment import describe_environment, trim_heap
-from jaxembed.models import AE, CBOW, VAE, SkipGram
+from jaxembed.models import AE, CBOW, VAE, Seq2Seq, SkipGram, TransformerSeq2Seq
 from jaxembed.recipe import Recipe, flatten
-from jaxembed.tasks import autoencoder, recommender, word2vec
+from jaxembed.tasks import autoencoder, recommender, seq2seq, word2vec
 from jaxembed.tasks.curves import read_metrics
 from jaxembed.tasks.task import Metric, Prepared, Task
 from jaxembed.train import (
@@ -46,6 +46,8 @@ TASKS: dict[tuple[type, type], Task] = {
     (AE, ImageSet): autoencoder,
     (VAE, ImageSet): autoencoder,
     (VAE, HistorySet): recommender,
+    (Seq2Seq, PairSet): seq2seq,
+    (TransformerSeq2Seq, PairSet): seq2seq,
 }
 PathLike = str | os.PathLike[str]
 LOSS_RISE = 0.05  # of the lowest epoch's
@@ -129,6 +131,34 @@ class Run:
         if count < 1:
             raise ValueError(f"{count} samples: ask for 1 or more.")
         return self._ability("sample", "generates nothing")(self, key, count)
+
+    def translate(
+        self,
+        lines: Iterable[str],
+        *,
+        beam_size: int = 5,
+        n_best: int = 1,
+        length_penalty: str | None = None,
+    ) -> Iterator[tuple[list[seq2seq.Translation], list[str]]]:
+        """Translates lines.
+
+        Args:
+            lines: Texts of the source language.
+            beam_size: Of the search; 1 is greedy.
+            n_best: Translations a line, at most `beam_size`.
+            length_penalty: See `jaxembed.decoding.beam_search`; None for that of the recipe.
+
+        Returns:
+            An iterator in the order of the lines: of each its translations, the best first, with
+            `text` and `score` (none for an empty line), and messages of what was wrong with it: it
+            was empty, too long and so cut, or held tokens that the model does not know.
+
+        Raises:
+            ValueError: If `n_best` is out of range, or the run has no model that translates.
+        """
+        translate = self._ability("translate_lines", "translates nothing")
+        options = {"beam_size": beam_size, "n_best": n_best, "length_penalty": length_penalty}
+        return translate(self, lines, **options)
 
     def _ability(self, name: str, otherwise: str) -> Any:
         """A function of the task that not every family has."""

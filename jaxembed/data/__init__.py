@@ -5,7 +5,14 @@ from jaxembed.data.corpus import Corpus, CorpusBlocks, TextCorpus, encode_corpus
 from jaxembed.data.histories import Histories, HistorySet, load_histories
 from jaxembed.data.images import Images, ImageSet, load_images, read_objects
 from jaxembed.data.names import EMBEDDED, EmbeddedSet, find_embedded
-from jaxembed.data.pairs import Pairs, encode_lines, open_pairs, read_lines, read_parallel
+from jaxembed.data.pairs import (
+    Pairs,
+    PairSet,
+    encode_lines,
+    open_pairs,
+    read_lines,
+    read_parallel,
+)
 from jaxembed.data.pipeline import RandomAccessSource, make_batches
 from jaxembed.data.text import read_sentences
 from jaxembed.data.tfds_source import open_tfds
@@ -28,6 +35,7 @@ __all__ = [
     "ImageSet",
     "Images",
     "PairBatches",
+    "PairSet",
     "Pairs",
     "RandomAccessSource",
     "SubwordVocabulary",

@@ -120,6 +120,8 @@ class PairBatches:
         max_len: int,
         seed: int = 0,
         count: int = MOST_SHAPES,
+        process_index: int = 0,
+        process_count: int = 1,
     ) -> None:
         """Sorts pairs into batches.
 
@@ -130,6 +132,8 @@ class PairBatches:
             max_len: Longest side of a pair.
             seed: Decides which pairs share a batch.
             count: Most shapes.
+            process_index: Which process this is: each reads its rows of every batch.
+            process_count: How many there are; divides `batch_size`.
 
         Raises:
             ValueError: If the numbers differ or no pair is left.
@@ -151,7 +155,9 @@ class PairBatches:
             members = order[shape_of == index]
             for start in range(0, len(members), batch_size):
                 self._batches.append((shape, members[start : start + batch_size]))
-        self._sources, self._targets, self._rows = sources, targets, batch_size
+        self._sources, self._targets = sources, targets
+        self._rows = batch_size // process_count
+        self._first = self._rows * process_index
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -159,6 +165,7 @@ class PairBatches:
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """A batch: `source`, `target` [rows, shape] int32 and their lengths [rows] int32."""
         shape, members = self._batches[index]
+        members = members[self._first : self._first + self._rows]
         batch = {}
         for name, sequences in (("source", self._sources), ("target", self._targets)):
             ids = np.zeros((self._rows, shape), np.int32)

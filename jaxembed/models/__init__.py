@@ -2,6 +2,7 @@
 
 from jaxembed.models.autoencoder import AE, Reconstruction, make_autoencoder_loss
 from jaxembed.models.seq2seq import Seq2Seq, TransformerSeq2Seq
+from jaxembed.models.seq2seq_loss import TokenCrossEntropy, make_translation_loss
 from jaxembed.models.vae import VAE
 from jaxembed.models.vae_loss import VariationalBound, make_iwae_loss, make_vae_loss
 from jaxembed.models.word2vec import CBOW, SkipGram
@@ -13,9 +14,11 @@ __all__ = [
     "Reconstruction",
     "Seq2Seq",
     "SkipGram",
+    "TokenCrossEntropy",
     "TransformerSeq2Seq",
     "VariationalBound",
     "make_autoencoder_loss",
     "make_iwae_loss",
+    "make_translation_loss",
     "make_vae_loss",
 ]

@@ -45,7 +45,13 @@ def check_batch(recipe: Any) -> None:
 
 
 def train_streamed(
-    recipe: Any, mesh: Mesh, source: RandomAccessSource, init_fn: InitFn, loss_fn: LossFn
+    recipe: Any,
+    mesh: Mesh,
+    source: RandomAccessSource,
+    init_fn: InitFn,
+    loss_fn: LossFn,
+    *,
+    whole_batches: bool = False,
 ) -> Training:
     """Makes the training on examples that the host reads batch by batch.
 
@@ -54,23 +60,29 @@ def train_streamed(
         mesh: Mesh of `make_mesh`.
         source: Examples, which are shuffled in every epoch.
         init_fn: From a random key to the parameters.
-        loss_fn: See `gradient_step`; batches have `mask` and `step` besides the examples' fields.
+        loss_fn: See `gradient_step`; batches have `step` besides the examples' fields, and `mask`
+            if they are made here.
+        whole_batches: Whether the elements of `source` are batches already, of this process's
+            rows; then these are shuffled.
 
     Returns:
         The training; a step is a batch.
     """
     init_key, train_key, _ = run_keys(recipe)
-    steps = count_steps(recipe, len(source))
+    steps = recipe.epochs * len(source) if whole_batches else count_steps(recipe, len(source))
+    # Each process reads its rows of every whole batch, so all read the same ones.
+    alone = {"process_index": 0, "process_count": 1} if whole_batches else {}
     optimizer = make_optimizer(recipe.optim, steps)
     return Training(
         step_fn=with_step(gradient_step(loss_fn, optimizer, key=train_key)),
         start=lambda: init_state(init_fn, optimizer, mesh, key=init_key),
         batches=make_batches(
             source,
-            batch_size=recipe.optim.batch_size,
+            batch_size=None if whole_batches else recipe.optim.batch_size,
             seed=recipe.seed,
             shuffle=True,
             epochs=recipe.epochs,
+            **alone,
         ),
         steps=steps,
         batch_axis="batch",

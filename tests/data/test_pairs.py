@@ -74,13 +74,14 @@ def test_lines_of_any_kind_are_encoded_and_what_is_wrong_is_said():
     lines = ["a b", "", "a z y", "a b c a b c", " "]
     encoded, problems = encode_lines(lines, vocabulary, max_len=4)
     assert encoded == [[4, 5, 2], [], [4, 3, 3, 2], [4, 5, 6, 2], []]
-    assert [problem.split(":")[0] for problem in problems] == [
-        "line 2 is empty",
-        "line 3 holds tokens that the model does not know",
-        "line 4 has 6 tokens, more than the 3 there is room for",
-        "line 5 is empty",
+    assert [[wrong.split(":")[0] for wrong in line] for line in problems] == [
+        [],
+        ["line 2 is empty"],
+        ["line 3 holds tokens that the model does not know"],
+        ["line 4 has 6 tokens, more than the 3 there is room for"],
+        ["line 5 is empty"],
     ]
-    assert "'z', 'y'" in problems[1]
+    assert "'z', 'y'" in problems[2][0]
 
 
 def test_cmudict_keeps_every_pronunciation():
