@@ -8,8 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxembed.data import HistorySet, ImageSet, TextCorpus
-from jaxembed.models import AE, CBOW, VAE, Reconstruction, SkipGram, VariationalBound
+from jaxembed.data import HistorySet, ImageSet, PairSet, TextCorpus
+from jaxembed.models import (
+    AE,
+    CBOW,
+    VAE,
+    Reconstruction,
+    Seq2Seq,
+    SkipGram,
+    TokenCrossEntropy,
+    TransformerSeq2Seq,
+    VariationalBound,
+)
 from jaxembed.models.word2vec import RowSGD, WindowPairs
 from jaxembed.recipe import (
     TYPES,
@@ -17,6 +27,7 @@ from jaxembed.recipe import (
     MeshShape,
     RankingEvaluation,
     Recipe,
+    TranslationEvaluation,
     WordEvaluation,
     fields_of,
 )
@@ -58,6 +69,16 @@ FULL = [
         data=ImageSet("digits"),
         loss=VariationalBound("iwae", samples=5, gradient="doubly-reparameterized"),
     ),
+    Recipe(
+        model=Seq2Seq(3, 4, 5, 6, 2, "lstm", False, "dot", 0.5, True),
+        data=PairSet(
+            "f", ("a", "b"), "dev", "words", "words", True, 2, 9, True, 7, "v.bin", "w.bin"
+        ),
+        loss=TokenCrossEntropy(0.25),
+        optim=Adam(),
+        evaluation=TranslationEvaluation("error-rates", 3, "length^0.5", 7),
+    ),
+    Recipe(TransformerSeq2Seq(0, 0, activation="gelu", shared=True), PairSet("cmudict")),
     Recipe(CBOW(0, 3, "softmax"), TextCorpus("docstrings", max_vocab=None)),
 ]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
@@ -34,8 +35,8 @@ from jaxembed.vectors import KeyedVectors
 
 AT_ONCE = 64  # lines a batch
 CHUNK = 8192  # lines sorted by length together
-# Padding costs the encoder only: a batch is decoded for as long as its lines need.
-SHAPES = 4
+# Few, as each is compiled; padding costs the encoder only, as decoding ends with the last line.
+SHAPES = 3
 SIDES = ("source", "target")
 
 _search = jax.jit(
@@ -198,7 +199,8 @@ def figures(recipe: Any, params: PyTree, folder: Path) -> dict[str, Any]:
     test = load_test(folder)
 
     def try_beam(size: int, lines: Sequence[str]) -> list[str]:
-        found, _ = translate_texts(recipe, params, folder, lines, beam_size=size)
+        whole = (recipe.data.max_len,)  # one program a beam size
+        found, _ = translate_texts(recipe, params, folder, lines, whole, beam_size=size)
         return [one[0].text if one else "" for one in found]
 
     def measure(hypotheses: Sequence[str], part: Pairs) -> tuple[str, float]:
@@ -244,10 +246,15 @@ def translate_lines(
 
 
 def translate_texts(
-    recipe: Any, params: PyTree, folder: Path, lines: Sequence[str], **options: Any
+    recipe: Any,
+    params: PyTree,
+    folder: Path,
+    lines: Sequence[str],
+    shapes: tuple[int, ...] | None = None,
+    **options: Any,
 ) -> tuple[list[list[Translation]], list[list[str]]]:
     """The n best targets of each line, and what was wrong with it."""
-    return _translate_chunk(recipe, params, folder, lines, None, **options)[:2]
+    return _translate_chunk(recipe, params, folder, lines, shapes, **options)[:2]
 
 
 def _translate_chunk(
@@ -316,7 +323,9 @@ def _judge_loss(recipe: Any, params: PyTree, folder: Path, test: Pairs) -> tuple
         encode_lines(lines, _load_vocabulary(folder, side), max_len=1 << 20)[0]
         for lines, side in zip((test.sources, test.targets), SIDES, strict=True)
     )
-    batches = PairBatches(source, target, batch_size=AT_ONCE, max_len=recipe.data.max_len)
+    batches = PairBatches(
+        source, target, batch_size=AT_ONCE, max_len=recipe.data.max_len, count=SHAPES
+    )
     totals = np.zeros(2)
     for place in range(len(batches)):
         totals += np.asarray(_batch_loss(recipe.model, params, batches[place]), np.float64)
@@ -383,7 +392,7 @@ def _start_vectors(
 
 
 def _init(model: Any, vectors: dict[str, tuple[np.ndarray, np.ndarray]], key: Array) -> PyTree:
-    one = np.ones((1, 1), np.int32)
+    one = jnp.ones((1, 1), jnp.int32)
     params = model.init(key, one, one[0], one)["params"]
     for side, (rows, values) in vectors.items():
         shared = side == "source" and getattr(model, "shared", False)

@@ -84,7 +84,7 @@ def trace_search(
 
     Returns:
         The root, and for each step the `beam_size` best continuations without EOS, which live on,
-        those of the `beam_size` best that finish, and as many again that are pruned.
+        those of the `beam_size` best that finish, and about as many again that are pruned.
     """
     variables = {"params": params}
     ids = jnp.asarray([list(source)], jnp.int32)
@@ -119,6 +119,8 @@ def trace_search(
             branches.append(Branch(number, live[row], token, float(totals[row, token]), fate))
         finished = [branch.score for branch in branches if branch.fate == "finished"]
         if not new or (finished and max(finished) >= branches[new[0]].score):
+            for place in new:  # the search ends here: none of them can win
+                branches[place] = dataclasses.replace(branches[place], fate="pruned")
             break
         rows += rows[:1] * (beam_size - len(rows))
         cache = jax.tree.map(lambda leaf, rows=rows: leaf[jnp.asarray(rows)], cache)
