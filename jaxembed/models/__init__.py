@@ -1,6 +1,8 @@
 """Models: one file or one folder each."""
 
 from jaxembed.models.autoencoder import AE, Reconstruction, make_autoencoder_loss
+from jaxembed.models.dual_encoder import DualEncoder, make_clip, make_siglip
+from jaxembed.models.dual_encoder_loss import Contrastive, make_contrastive_loss
 from jaxembed.models.seq2seq import Seq2Seq, TransformerSeq2Seq
 from jaxembed.models.vae import VAE
 from jaxembed.models.vae_loss import VariationalBound, make_iwae_loss, make_vae_loss
@@ -10,12 +12,17 @@ __all__ = [
     "AE",
     "CBOW",
     "VAE",
+    "Contrastive",
+    "DualEncoder",
     "Reconstruction",
     "Seq2Seq",
     "SkipGram",
     "TransformerSeq2Seq",
     "VariationalBound",
     "make_autoencoder_loss",
+    "make_clip",
+    "make_contrastive_loss",
     "make_iwae_loss",
+    "make_siglip",
     "make_vae_loss",
 ]

@@ -8,19 +8,24 @@ from jaxembed.nn.attention import (
     MultiHeadAttention,
     attention_weights,
 )
+from jaxembed.nn.augment import Views, random_views
 from jaxembed.nn.convolutional import ConvolutionalDecoder, ConvolutionalEncoder
 from jaxembed.nn.dense import DenseStack
 from jaxembed.nn.recurrent import Recurrent, RecurrentStack
+from jaxembed.nn.text import BagOfWords, TextTransformer
 from jaxembed.nn.transformer import (
     TransformerLayer,
     causal_mask,
     sinusoidal_positions,
 )
+from jaxembed.nn.vision import VISION_SIZES, ResNet, VisionTransformer, scale_bytes, vision_size
 
 __all__ = [
     "ACTIVATIONS",
     "Activation",
+    "VISION_SIZES",
     "AdditiveAttention",
+    "BagOfWords",
     "ConvolutionalDecoder",
     "ConvolutionalEncoder",
     "DenseStack",
@@ -29,8 +34,15 @@ __all__ = [
     "MultiHeadAttention",
     "Recurrent",
     "RecurrentStack",
+    "ResNet",
+    "TextTransformer",
     "TransformerLayer",
+    "Views",
+    "VisionTransformer",
     "attention_weights",
     "causal_mask",
+    "random_views",
+    "scale_bytes",
     "sinusoidal_positions",
+    "vision_size",
 ]
