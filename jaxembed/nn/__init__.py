@@ -10,6 +10,7 @@ from jaxembed.nn.attention import (
 )
 from jaxembed.nn.convolutional import ConvolutionalDecoder, ConvolutionalEncoder
 from jaxembed.nn.dense import DenseStack
+from jaxembed.nn.pooling import AttentionPooling, pool_layers, pool_pieces, pool_tokens
 from jaxembed.nn.recurrent import Recurrent, RecurrentStack
 from jaxembed.nn.transformer import (
     TransformerLayer,
@@ -21,6 +22,7 @@ __all__ = [
     "ACTIVATIONS",
     "Activation",
     "AdditiveAttention",
+    "AttentionPooling",
     "ConvolutionalDecoder",
     "ConvolutionalEncoder",
     "DenseStack",
@@ -32,5 +34,8 @@ __all__ = [
     "TransformerLayer",
     "attention_weights",
     "causal_mask",
+    "pool_layers",
+    "pool_pieces",
+    "pool_tokens",
     "sinusoidal_positions",
 ]
