@@ -11,6 +11,7 @@ from jaxembed.nn.attention import (
 from jaxembed.nn.augment import Views, random_views
 from jaxembed.nn.convolutional import ConvolutionalDecoder, ConvolutionalEncoder
 from jaxembed.nn.dense import DenseStack
+from jaxembed.nn.pooling import AttentionPooling, pool_layers, pool_pieces, pool_tokens
 from jaxembed.nn.recurrent import Recurrent, RecurrentStack
 from jaxembed.nn.text import BagOfWords, TextTransformer
 from jaxembed.nn.transformer import (
@@ -22,9 +23,10 @@ from jaxembed.nn.vision import VISION_SIZES, ResNet, VisionTransformer, scale_by
 
 __all__ = [
     "ACTIVATIONS",
-    "Activation",
     "VISION_SIZES",
+    "Activation",
     "AdditiveAttention",
+    "AttentionPooling",
     "BagOfWords",
     "ConvolutionalDecoder",
     "ConvolutionalEncoder",
@@ -41,6 +43,9 @@ __all__ = [
     "VisionTransformer",
     "attention_weights",
     "causal_mask",
+    "pool_layers",
+    "pool_pieces",
+    "pool_tokens",
     "random_views",
     "scale_bytes",
     "sinusoidal_positions",
