@@ -142,7 +142,7 @@ class BagOfWords(nn.Module):
         lengths: Int[Array, "batch"],
         *,
         deterministic: bool = True,
-    ) -> Float[Array, "batch width"]:
+    ) -> Float[Array, "batch dim"]:
         """Encodes texts; arguments as of `TextTransformer`."""
         del deterministic
         if self.vocab < 1:

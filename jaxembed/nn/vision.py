@@ -118,7 +118,7 @@ class VisionTransformer(nn.Module):
 
     def __call__(
         self, images: Pixels, *, deterministic: bool = True
-    ) -> Float[Array, "batch width"]:
+    ) -> Float[Array, "batch dim"]:
         """Encodes images.
 
         Args:
@@ -171,7 +171,7 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(
         self, images: Pixels, *, deterministic: bool = True
-    ) -> Float[Array, "batch width"]:
+    ) -> Float[Array, "batch dim"]:
         """Encodes images; arguments as of `VisionTransformer`.
 
         Returns:
