@@ -1,6 +1,8 @@
 """Models: one file or one folder each."""
 
 from jaxembed.models.autoencoder import AE, Reconstruction, make_autoencoder_loss
+from jaxembed.models.bert import Bert, BertOutput
+from jaxembed.models.gpt import Gpt
 from jaxembed.models.seq2seq import Seq2Seq, TransformerSeq2Seq
 from jaxembed.models.vae import VAE
 from jaxembed.models.vae_loss import VariationalBound, make_iwae_loss, make_vae_loss
@@ -10,6 +12,9 @@ __all__ = [
     "AE",
     "CBOW",
     "VAE",
+    "Bert",
+    "BertOutput",
+    "Gpt",
     "Reconstruction",
     "Seq2Seq",
     "SkipGram",
