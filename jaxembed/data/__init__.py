@@ -9,6 +9,13 @@ from jaxembed.data.pairs import Pairs, encode_lines, open_pairs, read_lines, rea
 from jaxembed.data.pipeline import RandomAccessSource, make_batches
 from jaxembed.data.text import read_sentences
 from jaxembed.data.tfds_source import open_tfds
+from jaxembed.data.tokenizer import (
+    Encoded,
+    TextTokenizer,
+    load_tokenizer,
+    train_byte_pairs,
+    train_wordpiece,
+)
 from jaxembed.data.tokens import (
     SubwordVocabulary,
     TokenVocabulary,
@@ -23,6 +30,7 @@ __all__ = [
     "Corpus",
     "CorpusBlocks",
     "EmbeddedSet",
+    "Encoded",
     "Histories",
     "HistorySet",
     "ImageSet",
@@ -32,6 +40,7 @@ __all__ = [
     "RandomAccessSource",
     "SubwordVocabulary",
     "TextCorpus",
+    "TextTokenizer",
     "TokenVocabulary",
     "Vocabulary",
     "bucket_batches",
@@ -42,6 +51,7 @@ __all__ = [
     "load_histories",
     "load_images",
     "load_token_vocabulary",
+    "load_tokenizer",
     "make_batches",
     "make_token_vocabulary",
     "make_vocabulary",
@@ -52,4 +62,6 @@ __all__ = [
     "read_objects",
     "read_parallel",
     "read_sentences",
+    "train_byte_pairs",
+    "train_wordpiece",
 ]

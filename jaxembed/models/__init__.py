@@ -1,8 +1,10 @@
 """Models: one file or one folder each."""
 
 from jaxembed.models.autoencoder import AE, Reconstruction, make_autoencoder_loss
+from jaxembed.models.bert import Bert, BertOutput
 from jaxembed.models.dual_encoder import DualEncoder, make_clip, make_siglip
 from jaxembed.models.dual_encoder_loss import Contrastive, make_contrastive_loss
+from jaxembed.models.gpt import Gpt
 from jaxembed.models.seq2seq import Seq2Seq, TransformerSeq2Seq
 from jaxembed.models.vae import VAE
 from jaxembed.models.vae_loss import VariationalBound, make_iwae_loss, make_vae_loss
@@ -14,6 +16,9 @@ __all__ = [
     "VAE",
     "Contrastive",
     "DualEncoder",
+    "Bert",
+    "BertOutput",
+    "Gpt",
     "Reconstruction",
     "Seq2Seq",
     "SkipGram",
