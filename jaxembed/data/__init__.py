@@ -10,6 +10,13 @@ from jaxembed.data.pairs import Pairs, encode_lines, open_pairs, read_lines, rea
 from jaxembed.data.pipeline import RandomAccessSource, make_batches
 from jaxembed.data.retrieval_set import RetrievalSet, make_retrieval_set
 from jaxembed.data.text import read_sentences
+from jaxembed.data.text_pairs import (
+    TextMatches,
+    TextPairs,
+    TextPairSplits,
+    load_text_pairs,
+    match_texts,
+)
 from jaxembed.data.tfds_source import open_tfds
 from jaxembed.data.tokens import (
     SubwordVocabulary,
@@ -38,6 +45,9 @@ __all__ = [
     "RetrievalSet",
     "SubwordVocabulary",
     "TextCorpus",
+    "TextMatches",
+    "TextPairSplits",
+    "TextPairs",
     "TokenVocabulary",
     "Vocabulary",
     "bucket_batches",
@@ -48,11 +58,13 @@ __all__ = [
     "load_captions",
     "load_histories",
     "load_images",
+    "load_text_pairs",
     "load_token_vocabulary",
     "make_batches",
     "make_retrieval_set",
     "make_token_vocabulary",
     "make_vocabulary",
+    "match_texts",
     "open_corpus",
     "open_pairs",
     "open_tfds",

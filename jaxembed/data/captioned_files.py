@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import pathlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import numpy as np
 
 from jaxembed.data.faults import Faults, check_text
 from jaxembed.data.images import PICTURES, decode_picture
+from jaxembed.data.tables import field_text, read_rows
 
 if TYPE_CHECKING:
     from jaxembed.data.captions import ImageCaptions
@@ -60,42 +60,6 @@ def read_captioned_folder(
                 faults.report("images without captions", message)
 
 
-def read_rows(path: pathlib.Path, faults: Faults) -> Iterator[tuple[str, dict[str, str]]]:
-    """Reads a table of texts with a header.
-
-    Args:
-        path: A .tsv file, whose fields are as they stand between tabs, or a .csv file.
-        faults: Hears of rows with too few or too many columns.
-
-    Yields:
-        Where a row stands, such as "captions.csv, line 3", and its fields by column.
-
-    Raises:
-        ValueError: If the file is no UTF-8 or has no header.
-    """
-    is_tabs = path.suffix.lower() == ".tsv"
-    options = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if is_tabs else {}
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True, **options)
-            header = next(reader, None)
-            if not header:
-                raise ValueError(f"{path} is empty: give a table with a header.")
-            for row in reader:
-                where = f"{path}, line {reader.line_num}"
-                if not row:  # an empty line
-                    continue
-                if len(row) != len(header):
-                    message = f"{where} has {len(row)} columns, but the header {len(header)}"
-                    faults.report("ragged rows", message)
-                    continue
-                yield where, dict(zip(header, row, strict=True))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 ({error}): convert it.") from error
-    except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num}: {error}: mend it.") from error
-
-
 def _find_table(folder: pathlib.Path) -> pathlib.Path:
     for name in TABLES:
         if (folder / name).is_file():
@@ -112,14 +76,12 @@ def _read_table(
     """Captions by picture, in the order of the table."""
     captions: dict[str, list[str]] = {}
     for where, row in read_rows(table, faults):
-        for field in (data.image_field, data.caption_field):
-            if field not in row:
-                raise KeyError(f"{table} has no column {field!r}: its header is {list(row)}.")
-        name = row[data.image_field].strip()
+        name = field_text(row, data.image_field, table).strip()
         if not name:
             faults.report("captions without images", f"{where}: a caption without an image")
             continue
-        text = check_text(row[data.caption_field], data.longest, "caption", where, faults)
+        caption = field_text(row, data.caption_field, table)
+        text = check_text(caption, data.longest, "caption", where, faults)
         if text:
             captions.setdefault(name, []).append(text)
     return {name: tuple(dict.fromkeys(texts)) for name, texts in captions.items()}
