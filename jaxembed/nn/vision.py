@@ -116,9 +116,7 @@ class VisionTransformer(nn.Module):
             )
         self.drop = nn.Dropout(self.dropout)
 
-    def __call__(
-        self, images: Pixels, *, deterministic: bool = True
-    ) -> Float[Array, "batch dim"]:
+    def __call__(self, images: Pixels, *, deterministic: bool = True) -> Float[Array, "batch dim"]:
         """Encodes images.
 
         Args:
@@ -169,9 +167,7 @@ class ResNet(nn.Module):
     stem: Literal["large", "small"] = "large"
 
     @nn.compact
-    def __call__(
-        self, images: Pixels, *, deterministic: bool = True
-    ) -> Float[Array, "batch dim"]:
+    def __call__(self, images: Pixels, *, deterministic: bool = True) -> Float[Array, "batch dim"]:
         """Encodes images; arguments as of `VisionTransformer`.
 
         Returns:
