@@ -21,7 +21,7 @@ import transformers
 import tyro
 
 from experiments.benchmarks.record import record
-from jaxembed.convert.seq2seq_huggingface import from_huggingface
+from jaxembed.convert.huggingface.seq2seq import from_huggingface
 from jaxembed.decoding import beam_search
 from jaxembed.models import Seq2Seq
 from jaxembed.models.seq2seq import translate

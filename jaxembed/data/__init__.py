@@ -1,6 +1,7 @@
 """Data, host side: texts, images, histories, vocabularies, named sets and the input pipeline."""
 
 from jaxembed.data.buckets import Bucket, PairBatches, bucket_batches, choose_lengths
+from jaxembed.data.captions import CaptionedImages, CaptionSplits, ImageCaptions, load_captions
 from jaxembed.data.corpus import Corpus, CorpusBlocks, TextCorpus, encode_corpus, open_corpus
 from jaxembed.data.histories import Histories, HistorySet, load_histories
 from jaxembed.data.images import Images, ImageSet, load_images, read_objects
@@ -14,8 +15,23 @@ from jaxembed.data.pairs import (
     read_parallel,
 )
 from jaxembed.data.pipeline import RandomAccessSource, make_batches
+from jaxembed.data.retrieval_set import RetrievalSet, make_retrieval_set
 from jaxembed.data.text import read_sentences
+from jaxembed.data.text_pairs import (
+    TextMatches,
+    TextPairs,
+    TextPairSplits,
+    load_text_pairs,
+    match_texts,
+)
 from jaxembed.data.tfds_source import open_tfds
+from jaxembed.data.tokenizer import (
+    Encoded,
+    TextTokenizer,
+    load_tokenizer,
+    train_byte_pairs,
+    train_wordpiece,
+)
 from jaxembed.data.tokens import (
     SubwordVocabulary,
     TokenVocabulary,
@@ -27,19 +43,28 @@ from jaxembed.data.vocabulary import Vocabulary, make_vocabulary
 __all__ = [
     "EMBEDDED",
     "Bucket",
+    "CaptionSplits",
+    "CaptionedImages",
     "Corpus",
     "CorpusBlocks",
     "EmbeddedSet",
+    "Encoded",
     "Histories",
     "HistorySet",
+    "ImageCaptions",
     "ImageSet",
     "Images",
     "PairBatches",
     "PairSet",
     "Pairs",
     "RandomAccessSource",
+    "RetrievalSet",
     "SubwordVocabulary",
     "TextCorpus",
+    "TextMatches",
+    "TextPairSplits",
+    "TextPairs",
+    "TextTokenizer",
     "TokenVocabulary",
     "Vocabulary",
     "bucket_batches",
@@ -47,12 +72,17 @@ __all__ = [
     "encode_corpus",
     "encode_lines",
     "find_embedded",
+    "load_captions",
     "load_histories",
     "load_images",
+    "load_text_pairs",
     "load_token_vocabulary",
+    "load_tokenizer",
     "make_batches",
+    "make_retrieval_set",
     "make_token_vocabulary",
     "make_vocabulary",
+    "match_texts",
     "open_corpus",
     "open_pairs",
     "open_tfds",
@@ -60,4 +90,6 @@ __all__ = [
     "read_objects",
     "read_parallel",
     "read_sentences",
+    "train_byte_pairs",
+    "train_wordpiece",
 ]

@@ -1,5 +1,6 @@
-"""The embedded set `docstrings`: English prose of the installed Python libraries' docstrings.
+"""The embedded sets `docstrings` and `docstring-pairs`, of the installed Python libraries.
 
+The first is the prose of their docstrings, the second functions with what theirs begin with.
 The sources are read and parsed, never imported or run.
 """
 
@@ -88,6 +89,7 @@ _SENTENCE_END = re.compile(r"[.!?]+(?=[\s)\"']|$)")
 _WORD = re.compile(r"[a-z]+")
 _TRIM = "\"'(),;:[]{}<>“”‘’…-–—"
 _SHORTEST_SENTENCE = 3
+_LONGEST_SUMMARY = 300  # characters; longer ones are tables or forgot their full stops
 
 
 def versions() -> dict[str, str]:
@@ -120,18 +122,42 @@ def read_docstrings(packages: Sequence[str] | None = None) -> Iterator[list[str]
     Raises:
         KeyError: If a package is not in the table.
     """
-    unknown = sorted(set(packages or ()) - set(PACKAGES))
-    if unknown:
-        raise KeyError(f"{unknown} are not packages to read: {sorted(PACKAGES)} are.")
     seen: set[bytes] = set()
-    for name in sorted(PACKAGES if packages is None else packages):
-        folder = _package_folder(name)
-        for path in _source_files(folder) if folder is not None else ():
-            for docstring in _docstrings_of(path):
-                digest = hashlib.blake2b(docstring.encode(), digest_size=16).digest()
-                if digest not in seen:
-                    seen.add(digest)
-                    yield from clean_docstring(docstring)
+    for path in _paths_of(packages):
+        for docstring in _docstrings_of(path):
+            digest = hashlib.blake2b(docstring.encode(), digest_size=16).digest()
+            if digest not in seen:
+                seen.add(digest)
+                yield from clean_docstring(docstring)
+
+
+def read_docstring_pairs(packages: Sequence[str] | None = None) -> Iterator[tuple[str, str]]:
+    """Reads what functions do and how they are called, from the docstrings of installed packages.
+
+    The order is that of `read_docstrings`. Left out are dunder methods, docstrings that begin with
+    fewer than three words or with a signature or code, and a pair of which either text came before.
+
+    Args:
+        packages: As for `read_docstrings`.
+
+    Yields:
+        The first sentence of a docstring, or its first paragraph where that is none, and the
+        function with its parameters, such as "Counter.most_common(n=None)"; defaults that are no
+        constants stand as "...", and the object or class itself is not among the parameters.
+
+    Raises:
+        KeyError: If a package is not in the table.
+    """
+    seen: set[str] = set()
+    for path in _paths_of(packages):
+        for node, owner in _functions_of(path):
+            summary = _summary(ast.get_docstring(node) or "")
+            if summary is None or node.name.startswith("__") or summary in seen:
+                continue
+            signature = _signature(node, owner)
+            if signature not in seen:
+                seen |= {summary, signature}
+                yield summary, signature
 
 
 def clean_docstring(docstring: str) -> list[list[str]]:
@@ -155,6 +181,62 @@ def clean_docstring(docstring: str) -> list[list[str]]:
             if len(words) >= _SHORTEST_SENTENCE:
                 sentences.append(words)
     return sentences
+
+
+def _paths_of(packages: Sequence[str] | None) -> Iterator[str]:
+    """The source files of packages in their fixed order."""
+    unknown = sorted(set(packages or ()) - set(PACKAGES))
+    if unknown:
+        raise KeyError(f"{unknown} are not packages to read: {sorted(PACKAGES)} are.")
+    for name in sorted(PACKAGES if packages is None else packages):
+        folder = _package_folder(name)
+        yield from _source_files(folder) if folder is not None else ()
+
+
+def _functions_of(path: str) -> Iterator[tuple[ast.FunctionDef | ast.AsyncFunctionDef, str]]:
+    """The functions of a file and of its classes with the name of the class, as they stand."""
+    try:
+        with open(path, "rb") as file:
+            tree = _parse(file.read())
+    except (OSError, SyntaxError, ValueError):
+        return
+    pending: list[tuple[ast.AST, str]] = [(tree, "")]
+    while pending:
+        node, owner = pending.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield node, owner
+            continue  # what is defined inside cannot be called from outside
+        inner = [*getattr(node, "body", ()), *getattr(node, "orelse", ())]
+        owner = node.name if isinstance(node, ast.ClassDef) else owner
+        pending.extend((child, owner) for child in reversed(inner) if hasattr(child, "body"))
+
+
+def _signature(node: ast.FunctionDef | ast.AsyncFunctionDef, owner: str) -> str:
+    """The name of a function with its parameters."""
+    parameters = node.args
+    positional = [*parameters.posonlyargs, *parameters.args]
+    for one in (*positional, *parameters.kwonlyargs, parameters.vararg, parameters.kwarg):
+        if one is not None:
+            one.annotation = None
+    is_static = any(isinstance(d, ast.Name) and d.id == "staticmethod" for d in node.decorator_list)
+    if owner and positional and not is_static:
+        (parameters.posonlyargs or parameters.args).pop(0)
+        parameters.defaults = parameters.defaults[-len(positional) + 1 :] if positional[1:] else []
+    for defaults in (parameters.defaults, parameters.kw_defaults):
+        for place, default in enumerate(defaults):
+            if default is not None and not isinstance(default, ast.Constant):
+                defaults[place] = ast.Constant(...)
+    return f"{owner}.{node.name}({ast.unparse(parameters)})".removeprefix(".")
+
+
+def _summary(docstring: str) -> str | None:
+    """The first sentence of a docstring's first paragraph; None if that is no prose."""
+    paragraph = " ".join(_plain(docstring).partition("\n\n")[0].split())
+    sentence = re.split(r"(?<=[.!?])\s+(?=[A-Z])", paragraph, maxsplit=1)[0]
+    is_code = paragraph.startswith((">>>", "..", "@")) or re.match(r"[\w.]+\(", paragraph)
+    if is_code or len(sentence.split()) < _SHORTEST_SENTENCE or len(sentence) > _LONGEST_SUMMARY:
+        return None
+    return sentence
 
 
 def _words(sentence: str) -> list[str]:

@@ -10,7 +10,7 @@ import logging
 import os
 import pathlib
 import zlib
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 
@@ -314,7 +314,23 @@ def _read_folder(folder: pathlib.Path, images: ImageSet) -> Images:
     return Images(np.stack(pixels), labels, classes)
 
 
-def _read_picture(path: pathlib.Path, images: ImageSet) -> np.ndarray:
+def decode_picture(
+    source: str | os.PathLike[str] | BinaryIO, *, size: int | None, channels: int
+) -> np.ndarray:
+    """Reads one picture.
+
+    Args:
+        source: Path, or open file.
+        size: Side of a square to scale it to; None leaves it.
+        channels: 1 for grey, 3 for colours.
+
+    Returns:
+        uint8 [height, width, channels].
+
+    Raises:
+        ModuleNotFoundError: If Pillow is not installed.
+        OSError: If it is damaged or no picture.
+    """
     try:
         from PIL import Image
     except ModuleNotFoundError as error:
@@ -322,13 +338,49 @@ def _read_picture(path: pathlib.Path, images: ImageSet) -> np.ndarray:
             "pictures are read with Pillow: pip install 'jaxembed[experiments]'."
         ) from error
     try:
-        with Image.open(path) as picture:
-            picture = picture.convert("L" if images.channels == 1 else "RGB")
-            if images.size is not None:
-                picture = picture.resize((images.size, images.size), Image.Resampling.BILINEAR)
-            return _scale(np.asarray(picture))
+        with Image.open(source) as picture:
+            picture = picture.convert("L" if channels == 1 else "RGB")
+            if size is not None:
+                picture = picture.resize((size, size), Image.Resampling.BILINEAR)
+            pixels = np.asarray(picture)
+            return pixels[..., None] if channels == 1 else pixels
     except (SyntaxError, Image.DecompressionBombError) as error:  # Pillow's for damaged files
         raise OSError(str(error)) from error
+
+
+def convert_pixels(pixels: np.ndarray, size: int | None, channels: int) -> np.ndarray:
+    """Scales images to a square, and makes them grey or coloured.
+
+    Args:
+        pixels: uint8 [n, height, width] or [n, height, width, 1 or 3].
+        size: Side of the square; None leaves them.
+        channels: 1 or 3.
+
+    Returns:
+        uint8 [n, height, width, channels].
+    """
+    pixels = pixels[..., None] if pixels.ndim == 3 else pixels
+    if size is not None and pixels.shape[1:3] != (size, size):
+        from PIL import Image
+
+        scaled = [
+            Image.fromarray(one[..., 0] if one.shape[-1] == 1 else one).resize(
+                (size, size), Image.Resampling.BILINEAR
+            )
+            for one in pixels
+        ]
+        pixels = np.stack([np.asarray(one) for one in scaled]).reshape(
+            len(pixels), size, size, pixels.shape[-1]
+        )
+    if channels == 1 and pixels.shape[-1] == 3:
+        weights = np.array([0.299, 0.587, 0.114], np.float32)  # of ITU-R BT.601, as Pillow's
+        return np.rint(pixels @ weights).astype(np.uint8)[..., None]
+    return np.repeat(pixels, 3, axis=-1) if channels > pixels.shape[-1] else pixels
+
+
+def _read_picture(path: pathlib.Path, images: ImageSet) -> np.ndarray:
+    pixels = decode_picture(path, size=images.size, channels=images.channels)
+    return _scale(pixels[..., 0] if images.channels == 1 else pixels)
 
 
 def _scale(values: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
-from jaxembed.data import docstrings, images, pronunciations
+from jaxembed.data import docstrings, glyphs, images, pronunciations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,13 +16,14 @@ class EmbeddedSet:
 
     Attributes:
         kind: What `load` returns; "text" is an iterator of sentences, each a list of words;
-            "pairs" a dict of sources, each with a list of right targets.
+            "pairs" a dict of sources, each with a list of right targets; "captions" for each font
+            images and their names; "text-pairs" an iterator of pairs of texts.
         summary: What the set is, in a line.
         load: Returns the data.
         versions: Returns the versions of the packages the data come from.
     """
 
-    kind: Literal["text", "pairs", "images", "graph"]
+    kind: Literal["text", "pairs", "images", "captions", "text-pairs", "graph"]
     summary: str
     load: Callable[[], Any]
     versions: Callable[[], dict[str, str]]
@@ -33,6 +34,12 @@ EMBEDDED: dict[str, EmbeddedSet] = {
         kind="text",
         summary="English prose of the installed Python libraries' docstrings",
         load=docstrings.read_docstrings,
+        versions=docstrings.versions,
+    ),
+    "docstring-pairs": EmbeddedSet(
+        kind="text-pairs",
+        summary="what functions of the installed Python libraries do, and how they are called",
+        load=docstrings.read_docstring_pairs,
         versions=docstrings.versions,
     ),
     "digits": EmbeddedSet(
@@ -46,6 +53,12 @@ EMBEDDED: dict[str, EmbeddedSet] = {
         summary="English spellings and their pronunciations in 39 phones",
         load=pronunciations.read_pronunciations,
         versions=pronunciations.versions,
+    ),
+    "glyphs": EmbeddedSet(
+        kind="captions",
+        summary="drawn characters of matplotlib's DejaVu and STIX fonts with their Unicode names",
+        load=glyphs.read_glyphs,
+        versions=glyphs.versions,
     ),
 }
 

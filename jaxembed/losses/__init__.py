@@ -17,6 +17,7 @@ from jaxembed.losses.likelihoods import (
     gaussian_log_likelihood,
     multinomial_log_likelihood,
 )
+from jaxembed.losses.micro_batches import encode_in_micro_batches
 from jaxembed.losses.sampled import full_softmax, hierarchical_softmax, negative_sampling
 from jaxembed.losses.sequence import token_cross_entropy
 from jaxembed.losses.variational import (
@@ -39,6 +40,7 @@ __all__ = [
     "discretized_logistic_log_likelihood",
     "doubly_reparameterized_bound",
     "elbo",
+    "encode_in_micro_batches",
     "free_bits",
     "full_softmax",
     "gaussian_kl",

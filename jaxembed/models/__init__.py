@@ -1,6 +1,10 @@
 """Models: one file or one folder each."""
 
 from jaxembed.models.autoencoder import AE, Reconstruction, make_autoencoder_loss
+from jaxembed.models.bert import Bert, BertOutput
+from jaxembed.models.dual_encoder import DualEncoder, make_clip, make_siglip
+from jaxembed.models.dual_encoder_loss import Contrastive, make_contrastive_loss
+from jaxembed.models.gpt import Gpt
 from jaxembed.models.seq2seq import Seq2Seq, TransformerSeq2Seq
 from jaxembed.models.seq2seq_loss import TokenCrossEntropy, make_translation_loss
 from jaxembed.models.vae import VAE
@@ -11,6 +15,11 @@ __all__ = [
     "AE",
     "CBOW",
     "VAE",
+    "Bert",
+    "BertOutput",
+    "Contrastive",
+    "DualEncoder",
+    "Gpt",
     "Reconstruction",
     "Seq2Seq",
     "SkipGram",
@@ -18,7 +27,10 @@ __all__ = [
     "TransformerSeq2Seq",
     "VariationalBound",
     "make_autoencoder_loss",
+    "make_clip",
+    "make_contrastive_loss",
     "make_iwae_loss",
     "make_translation_loss",
+    "make_siglip",
     "make_vae_loss",
 ]

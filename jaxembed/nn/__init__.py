@@ -8,19 +8,26 @@ from jaxembed.nn.attention import (
     MultiHeadAttention,
     attention_weights,
 )
+from jaxembed.nn.augment import Views, random_views
 from jaxembed.nn.convolutional import ConvolutionalDecoder, ConvolutionalEncoder
 from jaxembed.nn.dense import DenseStack
+from jaxembed.nn.pooling import AttentionPooling, pool_layers, pool_pieces, pool_tokens
 from jaxembed.nn.recurrent import Recurrent, RecurrentStack
+from jaxembed.nn.text import BagOfWords, TextTransformer
 from jaxembed.nn.transformer import (
     TransformerLayer,
     causal_mask,
     sinusoidal_positions,
 )
+from jaxembed.nn.vision import VISION_SIZES, ResNet, VisionTransformer, scale_bytes, vision_size
 
 __all__ = [
     "ACTIVATIONS",
+    "VISION_SIZES",
     "Activation",
     "AdditiveAttention",
+    "AttentionPooling",
+    "BagOfWords",
     "ConvolutionalDecoder",
     "ConvolutionalEncoder",
     "DenseStack",
@@ -29,8 +36,18 @@ __all__ = [
     "MultiHeadAttention",
     "Recurrent",
     "RecurrentStack",
+    "ResNet",
+    "TextTransformer",
     "TransformerLayer",
+    "Views",
+    "VisionTransformer",
     "attention_weights",
     "causal_mask",
+    "pool_layers",
+    "pool_pieces",
+    "pool_tokens",
+    "random_views",
+    "scale_bytes",
     "sinusoidal_positions",
+    "vision_size",
 ]

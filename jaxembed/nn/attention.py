@@ -118,6 +118,7 @@ class MultiHeadAttention(nn.Module):
         width: Size of the inputs and of all heads together.
         heads: How many heads; divides `width`.
         dropout: Probability of dropping a weight.
+        dtype: What projections compute in; None for that of inputs and parameters.
 
     Reference: Vaswani et al., 2017, https://arxiv.org/abs/1706.03762, section 3.2.
     """
@@ -125,15 +126,16 @@ class MultiHeadAttention(nn.Module):
     width: int
     heads: int
     dropout: float = 0.0
+    dtype: str | None = None
 
     def setup(self):
         """Four projections with biases."""
         if self.width % self.heads:
             raise ValueError(f"{self.heads} heads do not divide a width of {self.width}.")
-        self.query = nn.Dense(self.width)
-        self.key = nn.Dense(self.width)
-        self.value = nn.Dense(self.width)
-        self.out = nn.Dense(self.width)
+        self.query = nn.Dense(self.width, dtype=self.dtype)
+        self.key = nn.Dense(self.width, dtype=self.dtype)
+        self.value = nn.Dense(self.width, dtype=self.dtype)
+        self.out = nn.Dense(self.width, dtype=self.dtype)
         self.drop = nn.Dropout(self.dropout)
 
     def project(self, memory: Float[Array, "batch length width"]) -> KeysValues:

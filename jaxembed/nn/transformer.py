@@ -49,6 +49,7 @@ class TransformerLayer(nn.Module):
         hidden_dropout: Probability of dropping a middle activation.
         epsilon: Added to the variance in layer normalisation: 1e-5 in torch and GPT-2, 1e-12 in
             BERT.
+        dtype: What dense layers compute in; None for that of inputs and parameters.
 
     Reference: Vaswani et al., 2017, https://arxiv.org/abs/1706.03762, section 3; "pre": Xiong et
     al., 2020, https://arxiv.org/abs/2002.04745.
@@ -64,6 +65,7 @@ class TransformerLayer(nn.Module):
     attention_dropout: float = 0.0
     hidden_dropout: float = 0.0
     epsilon: float = 1e-5
+    dtype: str | None = None
 
     def setup(self):
         """The parts, each with its normalisation."""
@@ -73,15 +75,16 @@ class TransformerLayer(nn.Module):
             )
         if self.norm not in ("pre", "post"):
             raise ValueError(f"norm is {self.norm!r}: choose pre or post.")
-        attention = (self.width, self.heads, self.attention_dropout)
+        attention = (self.width, self.heads, self.attention_dropout, self.dtype)
+        norm = {"epsilon": self.epsilon, "use_fast_variance": False, "dtype": self.dtype}
         self.attention = MultiHeadAttention(*attention)
-        self.attention_norm = nn.LayerNorm(epsilon=self.epsilon, use_fast_variance=False)
+        self.attention_norm = nn.LayerNorm(**norm)
         if self.crosses:
             self.cross = MultiHeadAttention(*attention)
-            self.cross_norm = nn.LayerNorm(epsilon=self.epsilon, use_fast_variance=False)
-        self.widen = nn.Dense(self.hidden)
-        self.narrow = nn.Dense(self.width)
-        self.feed_norm = nn.LayerNorm(epsilon=self.epsilon, use_fast_variance=False)
+            self.cross_norm = nn.LayerNorm(**norm)
+        self.widen = nn.Dense(self.hidden, dtype=self.dtype)
+        self.narrow = nn.Dense(self.width, dtype=self.dtype)
+        self.feed_norm = nn.LayerNorm(**norm)
         self.drop = nn.Dropout(self.dropout)
         self.drop_hidden = nn.Dropout(self.hidden_dropout)
 
@@ -123,6 +126,38 @@ class TransformerLayer(nn.Module):
         """An empty cache of a causal layer for sequences of up to `length`."""
         zeros = jnp.zeros((batch, length, self.heads, self.width // self.heads), dtype)
         return KeysValues(zeros, zeros)
+
+    def prefill(
+        self,
+        inputs: Float[Array, "batch length width"],
+        cache: KeysValues,
+        mask: Bool[Array, "#batch #length length"] | None = None,
+    ) -> tuple[Float[Array, "batch length width"], KeysValues]:
+        """Runs a causal layer over beginnings at once; equals as many steps.
+
+        Args:
+            inputs: Vectors of the beginnings.
+            cache: An empty one, with room for them.
+            mask: As in a call.
+
+        Returns:
+            Vectors of the beginnings, and the cache with them in it.
+        """
+        kept = cache
+
+        def attend(x):
+            nonlocal kept
+            projected = self.attention.project(x)
+            kept = KeysValues(
+                *(
+                    whole.at[:, : x.shape[1]].set(part.astype(whole.dtype))
+                    for whole, part in zip(cache, projected, strict=True)
+                )
+            )
+            return self.attention(x, projected, mask)
+
+        outputs = self._add(inputs, self.attention_norm, attend, True)
+        return self._rest(outputs, None, None, True), kept
 
     def step(
         self,

@@ -1,5 +1,6 @@
 """Training: mesh, state, step, loop and checkpoints; sees functions and pytrees only."""
 
+from jaxembed.train.bounds import keep_within
 from jaxembed.train.checkpoint import (
     abstract_like,
     latest_step,
@@ -30,6 +31,7 @@ __all__ = [
     "abstract_state",
     "gradient_step",
     "init_state",
+    "keep_within",
     "latest_step",
     "logical_sharding",
     "make_epoch_step",

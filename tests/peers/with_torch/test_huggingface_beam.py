@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxembed.convert.seq2seq_huggingface import from_huggingface
+from jaxembed.convert.huggingface.seq2seq import from_huggingface
 from jaxembed.models.seq2seq import translate
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]

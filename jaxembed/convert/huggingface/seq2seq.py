@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxembed.convert.huggingface.files import PathLike, read_folder
 from jaxembed.models.seq2seq import TransformerSeq2Seq
 
 _ACTIVATIONS = {
@@ -16,6 +17,11 @@ _ACTIVATIONS = {
     "swish": "silu",
 }
 _BART_OFFSET = 2  # the rows before position 0 in BART's tables
+
+
+def load_seq2seq(folder: PathLike) -> tuple[TransformerSeq2Seq, dict[str, Any]]:
+    """Reads a folder with a model of type "bart" or "marian"; see `from_huggingface`."""
+    return from_huggingface(*read_folder(folder))
 
 
 def from_huggingface(

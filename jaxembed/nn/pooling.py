@@ -1,0 +1,241 @@
+"""One vector of many: over the tokens of a sequence, over layers, over the pieces of a word."""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Literal, get_args
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxembed.nn.activations import ACTIVATIONS
+from jaxembed.nn.attention import MultiHeadAttention
+
+Pooling = Literal["class", "mean", "sum", "max", "last", "weighted-mean", "mean-sqrt"]
+LayerPooling = Literal["mean", "sum", "concatenate"]
+PiecePooling = Literal["first", "mean", "max"]
+
+# Which of all hidden states (the embedding layer is number 0), and how they are put together.
+LAYER_CHOICES: Mapping[str, tuple[tuple[int, ...], LayerPooling]] = MappingProxyType(
+    {
+        "last": ((-1,), "mean"),
+        "second-to-last": ((-2,), "mean"),
+        "mean-last-four": ((-4, -3, -2, -1), "mean"),
+        "sum-last-four": ((-4, -3, -2, -1), "sum"),
+        "concatenate-last-four": ((-4, -3, -2, -1), "concatenate"),
+    }
+)
+
+
+def pool_tokens(
+    states: Float[Array, "batch length width"],
+    mask: Bool[Array, "batch length"],
+    *,
+    how: Pooling = "mean",
+) -> Float[Array, "batch width"]:
+    """One vector a sequence; what padding holds does not matter.
+
+    Args:
+        states: Vectors of the tokens.
+        mask: True at real tokens, special ones included.
+        how: "class", the first token; "mean", "sum" or "max" over the tokens; "last" token;
+            "weighted-mean", token i with weight i from 1; "mean-sqrt", the sum over the square
+            root of the count.
+
+    Returns:
+        The vectors; 0 where a sequence has no tokens.
+
+    Raises:
+        ValueError: If `how` is unknown.
+
+    Reference: Reimers and Gurevych, 2019, https://arxiv.org/abs/1908.10084, section 3;
+    "weighted-mean": Muennighoff, 2022, https://arxiv.org/abs/2202.08904, eq. 3.
+    """
+    if how not in POOLINGS:
+        raise ValueError(f"Unknown pooling {how!r}: choose one of {', '.join(POOLINGS)}.")
+    pooled = POOLINGS[how](states, mask)
+    return jnp.where(jnp.any(mask, axis=1, keepdims=True), pooled, jnp.zeros_like(pooled))
+
+
+def _first(states, mask):
+    return _take(states, jnp.argmax(mask, axis=1))
+
+
+def _last(states, mask):
+    return _take(states, mask.shape[1] - 1 - jnp.argmax(mask[:, ::-1], axis=1))
+
+
+def _take(states, places):
+    return jnp.take_along_axis(states, places[:, None, None], axis=1)[:, 0]
+
+
+def _sum(states, mask):
+    return jnp.sum(jnp.where(mask[..., None], states, jnp.zeros_like(states)), axis=1)
+
+
+def _count(states, mask):
+    """Real tokens of each sequence, at least 1."""
+    return jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1).astype(states.dtype)
+
+
+def _max(states, mask):
+    floor = jnp.full_like(states, jnp.finfo(states.dtype).min)
+    return jnp.max(jnp.where(mask[..., None], states, floor), axis=1)
+
+
+def _weighted_mean(states, mask):
+    weights = jnp.cumsum(mask, axis=1).astype(states.dtype) * mask.astype(states.dtype)
+    total = jnp.maximum(jnp.sum(weights, axis=1, keepdims=True), jnp.ones_like(weights[:, :1]))
+    return _sum(states * weights[..., None], mask) / total
+
+
+POOLINGS: Mapping[str, Callable[[Array, Array], Array]] = MappingProxyType(
+    {
+        "class": _first,
+        "mean": lambda states, mask: _sum(states, mask) / _count(states, mask),
+        "sum": _sum,
+        "max": _max,
+        "last": _last,
+        "weighted-mean": _weighted_mean,
+        "mean-sqrt": lambda states, mask: _sum(states, mask) / jnp.sqrt(_count(states, mask)),
+    }
+)
+
+
+def pool_layers(
+    states: Sequence[Float[Array, "*axes width"]],
+    layers: str | Sequence[int] = "last",
+    *,
+    how: LayerPooling = "mean",
+) -> Float[Array, "*axes dim"]:
+    """One vector of those that several layers give.
+
+    Args:
+        states: All hidden states; the embedding layer is number 0.
+        layers: A name in `LAYER_CHOICES`, which also says how; or numbers of layers, where -1 is
+            the last.
+        how: "mean", "sum", or "concatenate" in the order of `layers`.
+
+    Returns:
+        The vectors, wider only if concatenated.
+
+    Raises:
+        ValueError: If a name is unknown or a number is out of range.
+
+    Reference: Devlin et al., 2019, https://arxiv.org/abs/1810.04805, table 7.
+    """
+    if isinstance(layers, str):
+        if layers not in LAYER_CHOICES:
+            raise ValueError(
+                f"Unknown layers {layers!r}: choose one of {', '.join(LAYER_CHOICES)}, or give "
+                "their numbers."
+            )
+        layers, how = LAYER_CHOICES[layers]
+    if how not in get_args(LayerPooling):
+        raise ValueError(f"how is {how!r}: choose one of {', '.join(get_args(LayerPooling))}.")
+    count = len(states)
+    if not layers or not all(-count <= layer < count for layer in layers):
+        raise ValueError(
+            f"layers are {tuple(layers)}: give one or more from {-count} to {count - 1}, 0 is the "
+            "embedding layer."
+        )
+    chosen = [states[layer] for layer in layers]
+    if how == "concatenate":
+        return jnp.concatenate(chosen, axis=-1)
+    total = sum(chosen[1:], start=chosen[0])
+    return total if how == "sum" else total / len(chosen)
+
+
+def pool_pieces(
+    states: Float[Array, "batch length width"],
+    words: Int[Array, "batch length"],
+    count: int,
+    *,
+    how: PiecePooling = "mean",
+) -> Float[Array, "batch {count} width"]:
+    """One vector a word of those of its pieces.
+
+    Args:
+        states: Vectors of the tokens.
+        words: Number of the word that a token is a piece of, from 0; -1 for special tokens and
+            padding.
+        count: Words to make room for; pieces of later ones are left out.
+        how: The "first" piece, or the "mean" or "max" over all.
+
+    Returns:
+        The vectors; 0 for a word without pieces.
+
+    Raises:
+        ValueError: If `how` is unknown.
+
+    Reference: Devlin et al., 2019, https://arxiv.org/abs/1810.04805, section 5.3, takes the
+    first piece.
+    """
+    if how not in get_args(PiecePooling):
+        raise ValueError(f"how is {how!r}: choose one of {', '.join(get_args(PiecePooling))}.")
+
+    def pool(states, words):
+        # Out of range is left out.
+        places = jnp.where(words < 0, count, words)
+        if how == "max":
+            highest = jax.ops.segment_max(states, places, count)
+            return jnp.where(jnp.isfinite(highest), highest, jnp.zeros_like(highest))
+        is_counted = jnp.ones_like(states[:, :1])
+        if how == "first":
+            numbers = jnp.arange(len(words), dtype=jnp.int32)
+            firsts = jax.ops.segment_min(numbers, places, count + 1)
+            is_counted = (firsts[jnp.minimum(places, count)] == numbers)[:, None]
+            is_counted = is_counted.astype(states.dtype)
+        total = jax.ops.segment_sum(states * is_counted, places, count)
+        pieces = jax.ops.segment_sum(is_counted, places, count)
+        return total / jnp.maximum(pieces, jnp.ones_like(pieces))
+
+    return jax.vmap(pool)(states, words)
+
+
+class AttentionPooling(nn.Module):
+    """A learned query that attends to all tokens, and a feed-forward network behind it.
+
+    Attributes:
+        width: Size of the vectors.
+        heads: Attention heads.
+        hidden: Size of the feed-forward network's middle.
+        activation: A name in `ACTIVATIONS`.
+        epsilon: Added to the variance in layer normalisation.
+
+    Reference: Zhai et al., 2022, https://arxiv.org/abs/2106.04560, section 3.4 (MAP head).
+    """
+
+    width: int
+    heads: int
+    hidden: int
+    activation: str = "gelu-tanh"
+    epsilon: float = 1e-6
+
+    def setup(self):
+        """The query and its layer."""
+        self.query = self.param(
+            "query", nn.initializers.normal(self.width**-0.5), (1, 1, self.width)
+        )
+        self.attention = MultiHeadAttention(self.width, self.heads)
+        self.norm = nn.LayerNorm(epsilon=self.epsilon, use_fast_variance=False)
+        self.widen = nn.Dense(self.hidden)
+        self.narrow = nn.Dense(self.width)
+
+    def __call__(
+        self,
+        states: Float[Array, "batch length width"],
+        mask: Bool[Array, "batch length"] | None = None,
+    ) -> Float[Array, "batch width"]:
+        """One vector a sequence.
+
+        Args:
+            states: Vectors of the tokens or patches.
+            mask: True at real ones; None for all.
+        """
+        query = jnp.broadcast_to(self.query, (len(states), 1, self.width)).astype(states.dtype)
+        mask = None if mask is None else mask[:, None]
+        pooled = self.attention(query, self.attention.project(states), mask)
+        hidden = ACTIVATIONS[self.activation](self.widen(self.norm(pooled)))
+        return (pooled + self.narrow(hidden))[:, 0]
