@@ -51,6 +51,8 @@ class Config:
     batch_size: int = 128
     epochs: int = 12
     beam: int = 5
+    length_penalty: str = "gnmt^1"
+    """Of beam search: none, length^A or gnmt^A; this one was best on the validation words."""
     most: int | None = None
     """Pairs tested at most."""
     seed: int = 1
@@ -110,7 +112,7 @@ def make_recipe(config: Config) -> Recipe:
             batch_size=config.batch_size,
             clip_norm=1.0,
         ),
-        evaluation=TranslationEvaluation(measure, beam=config.beam, most=config.most),
+        evaluation=TranslationEvaluation(measure, config.beam, config.length_penalty, config.most),
         epochs=config.epochs,
         seed=config.seed,
     )

@@ -273,6 +273,7 @@ def _translate_chunk(
     longest = recipe.data.max_len
     source, target = (_load_vocabulary(folder, side) for side in SIDES)
     encoded, problems = encode_lines(lines, source, max_len=longest, first=first)
+    length_penalty = length_penalty or recipe.evaluation.length_penalty
     order = sorted(range(len(lines)), key=lambda place: len(encoded[place]))
     if shapes is None:
         lengths = [len(ids) for ids in encoded if ids] or [longest]
@@ -290,7 +291,7 @@ def _translate_chunk(
             max_len=longest,
             beam_size=beam_size,
             n_best=n_best,
-            length_penalty=length_penalty or recipe.evaluation.length_penalty,
+            length_penalty="none" if beam_size == 1 else length_penalty,
             forbidden=(PAD, BOS, UNKNOWN),
         )
         tokens, scores, lengths = map(np.asarray, (decoded.tokens, decoded.scores, decoded.lengths))
