@@ -41,9 +41,10 @@ def rank(
         The continuations; equal sums by place, then by id. What is impossible may fill the end.
     """
     batch, beam, vocab = logits.shape
-    length = max(1, math.isqrt(vocab // 2))  # makes both sorts about equally long
+    length = _run_length(vocab)
     whole, runs = vocab // length, -(-vocab // length)
-    logits = logits.astype(jnp.float32)
+    # They are read several times: without a barrier the model's last addition is made for each.
+    logits = lax.optimization_barrier(logits.astype(jnp.float32))
     peak, log_sum = normalisers(logits)
     if allowed is not None:
         # Not a finite floor: the model's own mask may be as low.
@@ -74,3 +75,11 @@ def rank(
         jnp.take_along_axis(field.reshape(batch, -1), chosen, axis=1) for field in (flat, values)
     )
     return Candidates(sums, flat // vocab, flat % vocab, values)
+
+
+def _run_length(vocab: int) -> int:
+    """Makes both sorts about equally long, and leaves no remainder if possible."""
+    wanted = max(1, math.isqrt(vocab // 2))
+    # A remainder costs a copy of all logits.
+    divisors = [n for n in range(max(1, wanted // 2), 2 * wanted + 1) if vocab % n == 0]
+    return min(divisors, key=lambda n: abs(n - wanted), default=wanted)
