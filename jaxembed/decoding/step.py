@@ -61,6 +61,12 @@ class Shared(NamedTuple):
     tree: PyTree
 
 
+def has_shared(cache: PyTree) -> bool:
+    """Whether any part of a cache is `Shared`."""
+    parts = jax.tree.leaves(cache, is_leaf=lambda part: isinstance(part, Shared))
+    return any(isinstance(part, Shared) for part in parts)
+
+
 def map_rows(function: Callable[[Array], Array], cache: PyTree) -> PyTree:
     """Applies a function to the leaves of a cache that are not `Shared`."""
 

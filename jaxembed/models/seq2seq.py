@@ -13,6 +13,7 @@ from jaxembed.nn.attention import (
     AdditiveAttention,
     DotAttention,
     GeneralAttention,
+    KeysValues,
     attention_weights,
 )
 from jaxembed.nn.recurrent import RecurrentStack
@@ -97,7 +98,7 @@ class Seq2Seq(nn.Module):
         source_lengths: Int[Array, "batch"],
         *,
         max_len: int | None = None,
-        beam_size: int = 1,
+        beam_size: int | None = None,
         deterministic: bool = True,
     ) -> tuple[PyTree, PyTree]:
         """Reads the source.
@@ -331,7 +332,7 @@ class TransformerSeq2Seq(nn.Module):
         source_lengths: Int[Array, "batch"],
         *,
         max_len: int | None = None,
-        beam_size: int = 1,
+        beam_size: int | None = None,
         deterministic: bool = True,
     ) -> tuple[PyTree, PyTree]:
         """Reads the source.
@@ -340,7 +341,8 @@ class TransformerSeq2Seq(nn.Module):
             source: Token ids, padded behind; what the padding holds does not matter.
             source_lengths: Real tokens of each.
             max_len: Most steps the cache has room for; None for `max_length`.
-            beam_size: Rows an item that `decode_step` will be given.
+            beam_size: Rows an item that `decode_step` will be given, for which the cache then is
+                `Shared`; None for a cache that any decoder can repeat and reorder.
             deterministic: False drops, and needs a random key named "dropout".
 
         Returns:
@@ -354,13 +356,12 @@ class TransformerSeq2Seq(nn.Module):
         self._check_length("max_len", max_len)
         mask, encoded = self._encode(source, source_lengths, deterministic)
         batch = source.shape[0]
-        layers = tuple(
-            layer.start_cache(batch, max_len * beam_size, encoded.dtype) for layer in self.decoder
-        )
+        room = max_len * (beam_size or 1)
+        layers = tuple(layer.start_cache(batch, room, encoded.dtype) for layer in self.decoder)
         cache = {
             "step": jnp.zeros(batch, jnp.int32),
             "lineage": jnp.full((batch, max_len), -1, jnp.int32),
-            "layers": Shared(layers),
+            "layers": Shared(layers) if beam_size else layers,
         }
         layers = tuple(layer.remember(encoded) for layer in self.decoder)
         return cache, {"layers": layers, "mask": mask}
@@ -379,34 +380,30 @@ class TransformerSeq2Seq(nn.Module):
             Logits of the next token, and the cache with this step in it.
 
         Raises:
-            ValueError: If an item has other than `beam_size` rows.
+            ValueError: If an item has other rows than the `beam_size` of `encode`.
         """
-        batch, rows = context["mask"].shape[0], tokens.shape[0]
-        beam = rows // batch
-        lineage, (layers,) = cache["lineage"], cache["layers"]
-        room = layers[0].values.shape[2] if layers else beam * lineage.shape[1]
-        if room != beam * lineage.shape[1]:
-            raise ValueError(
-                f"Each item has {beam} rows, but its cache has room for "
-                f"{room // lineage.shape[1]}: call encode with beam_size={beam}."
-            )
-        # No row's keys and values move when the beam is reordered: a step's stay where the row
-        # wrote them, and each row keeps which of its beam wrote its beginning.
-        step, mates = cache["step"][0], jnp.arange(beam, dtype=jnp.int32)
+        rows, lineage, layers = len(tokens), cache["lineage"], cache["layers"]
+        is_shared = isinstance(layers, Shared)
+        groups = len(context["mask"]) if is_shared else rows
+        (layers,) = layers if is_shared else (layers,)
+        _check_room(rows // groups, layers, lineage.shape[1])
+        # Shared keys and values do not move when the beam is reordered: they stay where a row
+        # wrote them, and each row keeps which of its mates wrote each step of its beginning.
+        step, mates = cache["step"][0], jnp.arange(rows // groups, dtype=jnp.int32)
         lineage = lax.dynamic_update_slice(
-            lineage, jnp.tile(mates, batch)[:, None], (jnp.zeros_like(step), step)
+            lineage, jnp.tile(mates, groups)[:, None], (jnp.zeros_like(step), step)
         )
-        is_own = lineage[:, :, None] == mates[None, None]
-        is_own = is_own.reshape(batch, beam, -1)
+        is_own = (lineage[:, :, None] == mates[None, None]).reshape(groups, len(mates), -1)
 
         positions = jnp.asarray(self.target_positions)[step][None]
-        x = self._embed_target(tokens, positions, True).reshape(batch, beam, -1)
+        x = self._embed_target(tokens, positions, True).reshape(groups, len(mates), -1)
         kept = []
         for layer, before, memory in zip(self.decoder, layers, context["layers"], strict=True):
-            x, after = layer.step(x, before, step * beam, is_own, memory, context["mask"])
+            x, after = layer.step(x, before, step * len(mates), is_own, memory, context["mask"])
             kept.append(after)
-        cache = {"step": cache["step"] + 1, "lineage": lineage, "layers": Shared(tuple(kept))}
-        return self._logits(x.reshape(rows, -1)), cache
+        kept = Shared(tuple(kept)) if is_shared else tuple(kept)
+        logits = self._logits(x.reshape(rows, -1))
+        return logits, {"step": cache["step"] + 1, "lineage": lineage, "layers": kept}
 
     def __call__(
         self,
@@ -549,6 +546,15 @@ def translate(
         min_len=min_len,
         forbidden=forbidden,
     )
+
+
+def _check_room(beam: int, layers: tuple[KeysValues, ...], steps: int) -> None:
+    for layer in layers:
+        if layer.values.shape[2] != beam * steps:
+            raise ValueError(
+                f"Each item has {beam} rows, but its cache was made for "
+                f"{layer.values.shape[2] // steps}: call encode with beam_size={beam}, or None."
+            )
 
 
 def _mask(ids: Int[Array, "batch length"], lengths: Int[Array, "batch"]) -> Bool[Array, "..."]:

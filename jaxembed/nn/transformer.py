@@ -129,23 +129,24 @@ class TransformerLayer(nn.Module):
 
     def step(
         self,
-        inputs: Float[Array, "batch beam width"],
+        inputs: Float[Array, "groups mates width"],
         cache: KeysValues,
         place: Int32[Array, ""],
-        mask: Bool[Array, "batch beam length"],
+        mask: Bool[Array, "groups mates length"],
         memory: KeysValues | None = None,
         memory_mask: Bool[Array, "batch places"] | None = None,
-    ) -> tuple[Float[Array, "batch beam width"], KeysValues]:
-        """Runs one step of a causal layer for one or several continuations of each item.
+    ) -> tuple[Float[Array, "groups mates width"], KeysValues]:
+        """Runs one step of a causal layer, for groups of rows that have a cache in common.
 
-        Equals the last row of a call with a causal mask if the mask admits the same steps.
+        Equals the row of a call with a causal mask where the mask admits the same steps.
 
         Args:
             inputs: Vectors of the step.
-            cache: Keys and values of the steps so far, of all continuations of the item.
-            place: Where in the cache this step goes, `beam` places.
-            mask: True where a continuation may attend to a place in the cache, its own included.
-            memory: As in a call.
+            cache: Keys and values of the steps so far, of all rows of a group.
+            place: Where in the cache this step of all mates goes.
+            mask: True where a row may attend to a place in the cache; its own is one.
+            memory: As in a call, one for every groups / batch groups in turn: they share it
+                without a copy.
             memory_mask: True where a place of the memory may be attended to.
 
         Returns:
@@ -159,8 +160,11 @@ class TransformerLayer(nn.Module):
             return self.attention(x, kept, mask)
 
         outputs = self._add(inputs, self.attention_norm, attend, True)
-        memory_mask = None if memory_mask is None else memory_mask[:, None]
-        return self._rest(outputs, memory, memory_mask, True), kept
+        if memory is not None:
+            outputs = outputs.reshape(len(memory.keys), -1, self.width)
+            memory_mask = None if memory_mask is None else memory_mask[:, None]
+        outputs = self._rest(outputs, memory, memory_mask, True)
+        return outputs.reshape(inputs.shape), kept
 
     def _rest(self, outputs, memory, memory_mask, deterministic):
         """What comes behind self-attention."""
