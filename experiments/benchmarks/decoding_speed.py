@@ -4,7 +4,8 @@
 
 All run in this process, in turns, warm, on the same weights; every ratio is of two neighbouring
 turns. The models are random and never prefer EOS, so that all run to the longest length; the early
-exit is measured on a model that ends after five tokens. Needs torch, transformers, ctranslate2.
+exit is measured on a model that ends after five tokens. `products` are the matrix products of the
+steps alone. Needs torch, transformers, ctranslate2.
 """
 
 import dataclasses
@@ -31,9 +32,10 @@ PAD, BOS, EOS = 1, 0, 2
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Sizes of what is measured."""
+    """Sizes of what is measured; `sizes` are width, vocabulary and layers of the models."""
 
-    batches: tuple[int, ...] = (1, 16)
+    sizes: tuple[tuple[int, int, int], ...] = ((64, 400, 2), (64, 8000, 2), (256, 8000, 3))
+    batches: tuple[int, ...] = (1, 16, 64)
     beam: int = 4
     source_len: int = 20
     max_len: int = 32
@@ -48,9 +50,11 @@ class Config:
 def main(config: Config) -> None:
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    transformer(config)
-    recurrent(config)
-    early_exit(config)
+    for width, vocab, layers in config.sizes:
+        now = dataclasses.replace(config, sizes=(), width=width, vocab=vocab, layers=layers)
+        transformer(now)
+        recurrent(now)
+        early_exit(now)
 
 
 def transformer(config: Config) -> None:
@@ -97,8 +101,16 @@ def transformer(config: Config) -> None:
                 words, beam_size=config.beam, max_decoding_length=config.max_len
             )
 
+        width, layers = config.width, config.layers
+        square, wide = [(width, width)] * 6, [(width, 4 * width), (4 * width, width)]
         report(
-            config, "transformer", batch, ours, huggingface=generate, ctranslate2=translate_words
+            config,
+            "transformer",
+            batch,
+            ours,
+            products=products(config, batch, layers * (square + wide) + [(width, config.vocab)]),
+            huggingface=generate,
+            ctranslate2=translate_words,
         )
 
 
@@ -124,7 +136,31 @@ def recurrent(config: Config) -> None:
                 return loop.beam(ids)
 
         same = np.mean(np.asarray(ours().tokens[:, 0]) == theirs().numpy())
-        report(config, "recurrent", batch, ours, extra={"same_tokens": float(same)}, torch=theirs)
+        width = config.width
+        shapes = [(width, width), (3 * width, 3 * width), (width, 3 * width), (4 * width, width)]
+        report(
+            config,
+            "recurrent",
+            batch,
+            ours,
+            extra={"same_tokens": float(same)},
+            products=products(config, batch, [*shapes, (width, config.vocab)]),
+            torch=theirs,
+        )
+
+
+def products(config: Config, batch: int, shapes: list[tuple[int, int]]):
+    """The steps' matrix products alone, by torch: what float32 takes at the least."""
+    rows = batch * config.beam
+    pairs = [(torch.randn(rows, shape[0]), torch.randn(*shape[::-1])) for shape in shapes]
+
+    def multiply():
+        with torch.no_grad():
+            for _ in range(config.max_len):
+                for inputs, weight in pairs:
+                    torch.nn.functional.linear(inputs, weight)
+
+    return multiply
 
 
 def early_exit(config: Config) -> None:
@@ -310,6 +346,9 @@ def report(config: Config, model: str, batch: int, ours, extra=None, **peers) ->
         row[f"{name}_milliseconds_least"] = round(1e3 * float(turns[:, place].min()), 2)
         row[f"{name}_over_ours_median"] = round(float(np.median(ratios)), 2)
         row[f"{name}_over_ours_least"] = round(float(ratios.min()), 2)
+        row[f"{name}_least_over_ours_least"] = round(
+            float(turns[:, place].min() / turns[:, 0].min()), 2
+        )
     record("decoding_speed", row)
 
 

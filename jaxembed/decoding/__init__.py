@@ -6,9 +6,11 @@ from jaxembed.decoding.exhaustive import exhaustive_search
 from jaxembed.decoding.greedy import greedy_search
 from jaxembed.decoding.sample import sample
 from jaxembed.decoding.sharded import search_by_shard
+from jaxembed.decoding.step import Shared
 
 __all__ = [
     "Decoded",
+    "Shared",
     "Stop",
     "beam_search",
     "exhaustive_search",

@@ -1,7 +1,8 @@
 """Beam search with named scores and stopping rules, and a certificate of its result."""
 
+import operator
 from collections.abc import Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Literal, NamedTuple, get_args
 
 import jax
@@ -12,14 +13,14 @@ from jaxtyping import Array, Bool, Float32, Int, Int32, PyTree
 
 from jaxembed.decoding.decoded import Decoded
 from jaxembed.decoding.penalty import penalty_table
+from jaxembed.decoding.rank import Candidates, rank
 from jaxembed.decoding.step import (
     IMPOSSIBLE,
     StepFn,
-    add_log_probs,
     call_step,
     check_search,
     is_possible,
-    log_probs,
+    map_rows,
     repeat_rows,
 )
 
@@ -62,7 +63,8 @@ def beam_search(
         step_fn: `(tokens [rows], cache) -> (logits [rows, vocab], cache)`, pure, with rows =
             batch_size * beam_size, batch-major; with a `context` it gets that as a third argument.
             Logits of -inf or below -1e6 mask a token.
-        cache: State of the model before BOS; leaves lead with `batch_size` and are repeated.
+        cache: State of the model before BOS; leaves lead with `batch_size` and are repeated and
+            reordered by beam, but for those in `Shared`.
         batch_size: Items.
         beam_size: Live beginnings an item.
         bos_id: Token to start from.
@@ -181,15 +183,6 @@ class _Beam(NamedTuple):
     done: Bool[Array, "batch"]
 
 
-class _Candidates(NamedTuple):
-    """The best continuations of a step, best first."""
-
-    totals: Float32[Array, "batch candidates"]
-    places: Int32[Array, "batch candidates"]
-    tokens: Int32[Array, "batch candidates"]
-    log_probs: Float32[Array, "batch candidates"]
-
-
 def _start(cache, limits, beam_size, bos_id, max_len) -> _Beam:
     """One beginning an item; the other places are empty, or all would be the same."""
     batch = limits.shape[0]
@@ -216,8 +209,10 @@ def _advance(beam: _Beam, rules: _Rules, call) -> _Beam:
     """One step of every item."""
     batch, size = beam.totals.shape
     logits, cache = call(beam.last.reshape(-1), beam.cache)
-    values = log_probs(logits).reshape(batch, size, -1)
-    ranked = _rank(beam.totals, _allow(values, beam.step, rules))
+    logits = logits.reshape(batch, size, -1)
+    # Enough to fill the beam, and the best that is left.
+    allowed = _allowed(beam.step, logits.shape[2], rules)
+    ranked = rank(beam.totals, logits, 2 * size + 1, allowed)
     length = beam.step + 1
     at_limit = (length == rules.limits)[:, None]
     ends = ranked.tokens == rules.eos_id
@@ -263,28 +258,20 @@ def _advance(beam: _Beam, rules: _Rules, call) -> _Beam:
     )
 
 
-def _allow(values, step, rules: _Rules) -> Float32[Array, "batch beam vocab"]:
-    """Masks the tokens that the caller rules out at this step."""
-    ids = jnp.arange(values.shape[-1])[None, None]
+def _allowed(step, vocab_size: int, rules: _Rules) -> Bool[Array, "#batch 1 vocab"] | None:
+    """Which tokens the caller does not rule out at this step; None for all."""
+    ids = jnp.arange(vocab_size)[None, None]
+    conditions = []
     if rules.banned is not None:
-        values = jnp.where(rules.banned[None, None], IMPOSSIBLE, values)
+        conditions.append(~rules.banned[None, None])
     if rules.min_len > 1:
-        values = jnp.where((step + 1 < rules.min_len) & (ids == rules.eos_id), IMPOSSIBLE, values)
+        conditions.append((step + 1 >= rules.min_len) | (ids != rules.eos_id))
     if rules.first is not None:
-        values = jnp.where((step > 0) | (ids == rules.first[:, None, None]), values, IMPOSSIBLE)
-    return values
+        conditions.append((step > 0) | (ids == rules.first[:, None, None]))
+    return reduce(operator.and_, conditions) if conditions else None
 
 
-def _rank(totals, values) -> _Candidates:
-    """The 2 * beam + 1 best continuations: enough to fill the beam, and the best that is left."""
-    batch, size, vocab = values.shape
-    sums = add_log_probs(totals[:, :, None], values).reshape(batch, -1)
-    best, ids = lax.top_k(sums, min(2 * size + 1, size * vocab))
-    chosen = jnp.take_along_axis(values.reshape(batch, -1), ids, axis=1)
-    return _Candidates(best, ids // vocab, ids % vocab, chosen)
-
-
-def _merge(pool: _Pool, ranked: _Candidates, scores, finishes, ends, length) -> _Pool:
+def _merge(pool: _Pool, ranked: Candidates, scores, finishes, ends, length) -> _Pool:
     """Adds the hypotheses that finish at this step, and keeps the best."""
     size = pool.scores.shape[1]
     new = _Pool(
@@ -333,7 +320,7 @@ def _reorder(cache: PyTree, places: Int32[Array, "batch beam"]) -> PyTree:
     if size == 1:
         return cache
     rows = (places + size * jnp.arange(batch)[:, None]).reshape(-1)
-    return jax.tree.map(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), cache)
+    return map_rows(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), cache)
 
 
 def _resolve(end: _Beam, n_best: int) -> Decoded:

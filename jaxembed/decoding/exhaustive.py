@@ -15,6 +15,7 @@ from jaxembed.decoding.step import (
     add_log_probs,
     call_step,
     check_search,
+    has_shared,
     is_possible,
     log_probs,
     repeat_rows,
@@ -43,7 +44,7 @@ def exhaustive_search(
 
     Args:
         step_fn: As in `beam_search`.
-        cache: As in `beam_search`.
+        cache: As in `beam_search`, without `Shared` parts.
         batch_size: Items.
         vocab_size: Tokens, EOS among them.
         bos_id: Token to start from.
@@ -71,6 +72,8 @@ def exhaustive_search(
         )
     if n_best < 1:
         raise ValueError(f"n_best is {n_best}: give 1 or more.")
+    if has_shared(cache):
+        raise ValueError("cache has Shared parts, but here the rows grow: give ordinary leaves.")
     found = check_search(
         step_fn,
         cache,

@@ -1,7 +1,7 @@
 """The step function that all decoders share: how it is checked, called and its logits are read."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,25 @@ _LEAST_LOG_PROB = -1e6
 
 def log_probs(logits: Float[Array, "*axes vocab"]) -> Float32[Array, "*axes vocab"]:
     """Log-probabilities in float32; `IMPOSSIBLE` for tokens that the model masks, and for NaN."""
-    values = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+    logits = logits.astype(jnp.float32)
+    return normalise(logits, *normalisers(logits))
+
+
+def normalisers(
+    logits: Float32[Array, "*axes vocab"],
+) -> tuple[Float32[Array, "*axes 1"], Float32[Array, "*axes 1"]]:
+    """The highest logit, and the logarithm of the sum of all powers relative to it."""
+    peak = jnp.max(logits, axis=-1, keepdims=True)
+    return peak, jnp.log(jnp.sum(jnp.exp(logits - peak), axis=-1, keepdims=True))
+
+
+def normalise(
+    logits: Float32[Array, "*axes some"],
+    peak: Float32[Array, "*axes 1"],
+    log_sum: Float32[Array, "*axes 1"],
+) -> Float32[Array, "*axes some"]:
+    """Log-probabilities of some logits; see `log_probs` and `normalisers`."""
+    values = logits - peak - log_sum
     return jnp.where(values > _LEAST_LOG_PROB, values, IMPOSSIBLE)
 
 
@@ -32,9 +50,35 @@ def add_log_probs(totals: Float32[Array, "..."], more: Float32[Array, "..."]) ->
     return jnp.where(both, totals + more, IMPOSSIBLE)
 
 
-def repeat_rows(tree: PyTree, times: int) -> PyTree:
-    """Repeats each row of every leaf, batch-major."""
-    return tree if times == 1 else jax.tree.map(lambda x: jnp.repeat(x, times, axis=0), tree)
+class Shared(NamedTuple):
+    """Part of a cache that an item has once for all its beam: not repeated, not reordered by beam.
+
+    For what only grows, such as the keys and values of the steps so far: a step function that
+    keeps here what each place of the beam has added, and in an ordinary leaf at which place its
+    beginning was at each step, is spared copying all of it at every step.
+    """
+
+    tree: PyTree
+
+
+def has_shared(cache: PyTree) -> bool:
+    """Whether any part of a cache is `Shared`."""
+    parts = jax.tree.leaves(cache, is_leaf=lambda part: isinstance(part, Shared))
+    return any(isinstance(part, Shared) for part in parts)
+
+
+def map_rows(function: Callable[[Array], Array], cache: PyTree) -> PyTree:
+    """Applies a function to the leaves of a cache that are not `Shared`."""
+
+    def apply(part: Any) -> Any:
+        return part if isinstance(part, Shared) else function(part)
+
+    return jax.tree.map(apply, cache, is_leaf=lambda part: isinstance(part, Shared))
+
+
+def repeat_rows(cache: PyTree, times: int) -> PyTree:
+    """Repeats each row of every leaf that is not `Shared`, batch-major."""
+    return cache if times == 1 else map_rows(lambda x: jnp.repeat(x, times, axis=0), cache)
 
 
 def call_step(

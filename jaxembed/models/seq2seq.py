@@ -5,13 +5,15 @@ from typing import Literal, get_args
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int, PyTree
 
-from jaxembed.decoding import Decoded, Stop, beam_search
+from jaxembed.decoding import Decoded, Shared, Stop, beam_search
 from jaxembed.nn.attention import (
     AdditiveAttention,
     DotAttention,
     GeneralAttention,
+    KeysValues,
     attention_weights,
 )
 from jaxembed.nn.recurrent import RecurrentStack
@@ -96,6 +98,7 @@ class Seq2Seq(nn.Module):
         source_lengths: Int[Array, "batch"],
         *,
         max_len: int | None = None,
+        beam_size: int | None = None,
         deterministic: bool = True,
     ) -> tuple[PyTree, PyTree]:
         """Reads the source.
@@ -104,12 +107,13 @@ class Seq2Seq(nn.Module):
             source: Token ids, padded behind; what the padding holds does not matter.
             source_lengths: Real tokens of each.
             max_len: Not used: a recurrent state needs no room for the target.
+            beam_size: Not used.
             deterministic: False drops, and needs a random key named "dropout".
 
         Returns:
             The decoder's state before BOS, and the context, whose leaves lead with the batch.
         """
-        del max_len
+        del max_len, beam_size
         mask = _mask(source, source_lengths)
         embedded = self.source_embedding(jnp.where(mask, source, 0))
         embedded = self.drop(embedded, deterministic=deterministic)
@@ -328,6 +332,7 @@ class TransformerSeq2Seq(nn.Module):
         source_lengths: Int[Array, "batch"],
         *,
         max_len: int | None = None,
+        beam_size: int | None = None,
         deterministic: bool = True,
     ) -> tuple[PyTree, PyTree]:
         """Reads the source.
@@ -336,6 +341,8 @@ class TransformerSeq2Seq(nn.Module):
             source: Token ids, padded behind; what the padding holds does not matter.
             source_lengths: Real tokens of each.
             max_len: Most steps the cache has room for; None for `max_length`.
+            beam_size: Rows an item that `decode_step` will be given, for which the cache then is
+                `Shared`; None for a cache that any decoder can repeat and reorder.
             deterministic: False drops, and needs a random key named "dropout".
 
         Returns:
@@ -349,11 +356,12 @@ class TransformerSeq2Seq(nn.Module):
         self._check_length("max_len", max_len)
         mask, encoded = self._encode(source, source_lengths, deterministic)
         batch = source.shape[0]
+        room = max_len * (beam_size or 1)
+        layers = tuple(layer.start_cache(batch, room, encoded.dtype) for layer in self.decoder)
         cache = {
-            "places": jnp.zeros(batch, jnp.int32),
-            "layers": tuple(
-                layer.start_cache(batch, max_len, encoded.dtype) for layer in self.decoder
-            ),
+            "step": jnp.zeros(batch, jnp.int32),
+            "lineage": jnp.full((batch, max_len), -1, jnp.int32),
+            "layers": Shared(layers) if beam_size else layers,
         }
         layers = tuple(layer.remember(encoded) for layer in self.decoder)
         return cache, {"layers": layers, "mask": mask}
@@ -364,22 +372,38 @@ class TransformerSeq2Seq(nn.Module):
         """One step for the decoders of `jaxembed.decoding`.
 
         Args:
-            tokens: The last token of each row.
-            cache: Keys and values of each row's target so far.
+            tokens: The last token of each row; all rows are at the same step.
+            cache: Keys and values of each item's targets so far, and each row's way through them.
             context: As `encode` returned it, each item shared by rows / batch rows in turn.
 
         Returns:
             Logits of the next token, and the cache with this step in it.
+
+        Raises:
+            ValueError: If an item has other rows than the `beam_size` of `encode`.
         """
-        places = cache["places"]
-        x = self._embed_target(tokens, jnp.asarray(self.target_positions)[places], True)
-        layers = []
-        for layer, kept, memory in zip(
-            self.decoder, cache["layers"], context["layers"], strict=True
-        ):
-            x, kept = layer.step(x, kept, places, memory, context["mask"])
-            layers.append(kept)
-        return self._logits(x), {"places": places + 1, "layers": tuple(layers)}
+        rows, lineage, layers = len(tokens), cache["lineage"], cache["layers"]
+        is_shared = isinstance(layers, Shared)
+        groups = len(context["mask"]) if is_shared else rows
+        (layers,) = layers if is_shared else (layers,)
+        _check_room(rows // groups, layers, lineage.shape[1])
+        # Shared keys and values do not move when the beam is reordered: they stay where a row
+        # wrote them, and each row keeps which of its mates wrote each step of its beginning.
+        step, mates = cache["step"][0], jnp.arange(rows // groups, dtype=jnp.int32)
+        lineage = lax.dynamic_update_slice(
+            lineage, jnp.tile(mates, groups)[:, None], (jnp.zeros_like(step), step)
+        )
+        is_own = (lineage[:, :, None] == mates[None, None]).reshape(groups, len(mates), -1)
+
+        positions = jnp.asarray(self.target_positions)[step][None]
+        x = self._embed_target(tokens, positions, True).reshape(groups, len(mates), -1)
+        kept = []
+        for layer, before, memory in zip(self.decoder, layers, context["layers"], strict=True):
+            x, after = layer.step(x, before, step * len(mates), is_own, memory, context["mask"])
+            kept.append(after)
+        kept = Shared(tuple(kept)) if is_shared else tuple(kept)
+        logits = self._logits(x.reshape(rows, -1))
+        return logits, {"step": cache["step"] + 1, "lineage": lineage, "layers": kept}
 
     def __call__(
         self,
@@ -500,7 +524,7 @@ def translate(
     if max_lens is None:
         max_lens = jnp.where(source_lengths > 0, max_len, 0)
     cache, context = model.apply(
-        variables, source, source_lengths, max_len=max_len, method="encode"
+        variables, source, source_lengths, max_len=max_len, beam_size=beam_size, method="encode"
     )
 
     def step(tokens, cache, context):
@@ -522,6 +546,15 @@ def translate(
         min_len=min_len,
         forbidden=forbidden,
     )
+
+
+def _check_room(beam: int, layers: tuple[KeysValues, ...], steps: int) -> None:
+    for layer in layers:
+        if layer.values.shape[2] != beam * steps:
+            raise ValueError(
+                f"Each item has {beam} rows, but its cache was made for "
+                f"{layer.values.shape[2] // steps}: call encode with beam_size={beam}, or None."
+            )
 
 
 def _mask(ids: Int[Array, "batch length"], lengths: Int[Array, "batch"]) -> Bool[Array, "..."]:

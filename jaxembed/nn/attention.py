@@ -5,6 +5,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
 
@@ -105,10 +106,14 @@ class GeneralAttention(nn.Module):
 
 
 class KeysValues(NamedTuple):
-    """Projected memory: what a query is compared with and what it gets."""
+    """Projected memory: what a query is compared with and what it gets.
 
-    keys: Float[Array, "batch length heads dim"]
-    values: Float[Array, "batch length heads dim"]
+    Each head's part is a matrix as its product takes it, or every step of decoding would transpose
+    all of it.
+    """
+
+    keys: Float[Array, "batch heads dim length"]
+    values: Float[Array, "batch heads length dim"]
 
 
 class MultiHeadAttention(nn.Module):
@@ -140,7 +145,8 @@ class MultiHeadAttention(nn.Module):
 
     def project(self, memory: Float[Array, "batch length width"]) -> KeysValues:
         """The keys and values of a memory, which is what a cache holds."""
-        return KeysValues(self._split(self.key(memory)), self._split(self.value(memory)))
+        keys, values = self._split(self.key(memory)), self._split(self.value(memory))
+        return KeysValues(jnp.swapaxes(keys, 2, 3), values)
 
     def __call__(
         self,
@@ -162,22 +168,25 @@ class MultiHeadAttention(nn.Module):
             One vector a query; the output bias alone where a row is masked whole.
         """
         queries = self._split(self.query(inputs)) * (self.width // self.heads) ** -0.5
-        scores = jnp.einsum("bqhd,bthd->bhqt", queries, memory.keys)
+        scores = queries @ memory.keys  # [batch, heads, queries, length]
         weights = attention_weights(scores, None if mask is None else mask[:, None])
         weights = self.drop(weights, deterministic=deterministic).astype(memory.values.dtype)
-        attended = jnp.einsum("bhqt,bthd->bqhd", weights, memory.values)
+        # Not einsum: it would swap the factors, and the CPU has only a slow loop for that.
+        attended = jnp.swapaxes(weights @ memory.values, 1, 2)
         return self.out(attended.reshape(inputs.shape))
 
-    def _split(self, x: Float[Array, "batch length width"]) -> Float[Array, "batch length h d"]:
-        return x.reshape(*x.shape[:2], self.heads, -1)
+    def _split(self, x: Float[Array, "batch length width"]) -> Float[Array, "batch h length d"]:
+        return jnp.swapaxes(x.reshape(*x.shape[:2], self.heads, -1), 1, 2)
 
 
-def write_step(cache: KeysValues, step: KeysValues, places: Int32[Array, "batch"]) -> KeysValues:
-    """Puts the keys and values of one step, length 1, at each row's place in a cache."""
-    rows = jnp.arange(len(places))
+def write_step(cache: KeysValues, step: KeysValues, place: Int32[Array, ""]) -> KeysValues:
+    """Puts what a step adds into a cache, from a place on."""
+    zero = jnp.zeros_like(place)
     return KeysValues(
-        *(
-            whole.at[rows, places].set(one[:, 0].astype(whole.dtype))
-            for whole, one in zip(cache, step, strict=True)
-        )
+        lax.dynamic_update_slice(
+            cache.keys, step.keys.astype(cache.keys.dtype), (zero, zero, zero, place)
+        ),
+        lax.dynamic_update_slice(
+            cache.values, step.values.astype(cache.values.dtype), (zero, zero, place, zero)
+        ),
     )

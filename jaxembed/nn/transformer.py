@@ -123,9 +123,12 @@ class TransformerLayer(nn.Module):
         return self.cross.project(memory)
 
     def start_cache(self, batch: int, length: int, dtype=jnp.float32) -> KeysValues:
-        """An empty cache of a causal layer for sequences of up to `length`."""
-        zeros = jnp.zeros((batch, length, self.heads, self.width // self.heads), dtype)
-        return KeysValues(zeros, zeros)
+        """An empty cache of a causal layer with room for `length` vectors an item."""
+        heads, dim = self.heads, self.width // self.heads
+        return KeysValues(
+            jnp.zeros((batch, heads, dim, length), dtype),
+            jnp.zeros((batch, heads, length, dim), dtype),
+        )
 
     def prefill(
         self,
@@ -161,20 +164,24 @@ class TransformerLayer(nn.Module):
 
     def step(
         self,
-        inputs: Float[Array, "rows width"],
+        inputs: Float[Array, "groups mates width"],
         cache: KeysValues,
-        places: Int32[Array, "rows"],
+        place: Int32[Array, ""],
+        mask: Bool[Array, "groups mates length"],
         memory: KeysValues | None = None,
         memory_mask: Bool[Array, "batch places"] | None = None,
-    ) -> tuple[Float[Array, "rows width"], KeysValues]:
-        """Runs one step of a causal layer; equals the row of a call with a causal mask.
+    ) -> tuple[Float[Array, "groups mates width"], KeysValues]:
+        """Runs one step of a causal layer, for groups of rows that have a cache in common.
+
+        Equals the row of a call with a causal mask where the mask admits the same steps.
 
         Args:
             inputs: Vectors of the step.
-            cache: Keys and values of the steps so far.
-            places: Number of the step in each row, from 0.
-            memory: As in a call, one for every rows / batch rows in turn: rows of one item share
-                it without a copy.
+            cache: Keys and values of the steps so far, of all rows of a group.
+            place: Where in the cache this step of all mates goes.
+            mask: True where a row may attend to a place in the cache; its own is one.
+            memory: As in a call, one for every groups / batch groups in turn: they share it
+                without a copy.
             memory_mask: True where a place of the memory may be attended to.
 
         Returns:
@@ -184,13 +191,11 @@ class TransformerLayer(nn.Module):
 
         def attend(x):
             nonlocal kept
-            kept = write_step(cache, self.attention.project(x), places)
-            before = jnp.arange(cache.keys.shape[1])[None] <= places[:, None]
-            return self.attention(x, kept, before[:, None])
+            kept = write_step(cache, self.attention.project(x), place)
+            return self.attention(x, kept, mask)
 
-        outputs = self._add(inputs[:, None], self.attention_norm, attend, True)
+        outputs = self._add(inputs, self.attention_norm, attend, True)
         if memory is not None:
-            # Beam mates become the queries of one item.
             outputs = outputs.reshape(len(memory.keys), -1, self.width)
             memory_mask = None if memory_mask is None else memory_mask[:, None]
         outputs = self._rest(outputs, memory, memory_mask, True)

@@ -9,7 +9,7 @@ import pytest
 import reference.decoding as reference
 from flat_models import PENALTIES, as_tuples, make_models, step
 
-from jaxembed.decoding import beam_search, exhaustive_search, greedy_search, search_by_shard
+from jaxembed.decoding import Shared, beam_search, exhaustive_search, greedy_search, search_by_shard
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -271,6 +271,41 @@ def test_the_loop_ends_with_the_last_item(ends):
     jax.effects_barrier()
     np.testing.assert_array_equal(decoded.lengths[:, 0], ends)
     assert len(steps) == 5 and np.all(decoded.finished) and np.all(decoded.optimal)
+
+
+def test_a_shared_part_stays_in_place_and_a_lineage_finds_it():
+    batch, beam, vocab, longest = 3, 4, 6, 5
+    table = jnp.asarray(np.random.default_rng(0).normal(0, 2, (batch, 997, vocab)), jnp.float32)
+
+    def score(tokens, table):  # a model of all tokens so far
+        powers = jnp.asarray([7**n for n in range(longest)])
+        nodes = jnp.sum((tokens + 1) * powers[None], axis=1) % 997
+        return jnp.take_along_axis(jnp.repeat(table, beam, 0), nodes[:, None, None], 1)[:, 0]
+
+    def ordinary(last, cache, table):
+        tokens = cache["tokens"].at[:, cache["step"][0]].set(last)
+        return score(tokens, table), {"step": cache["step"] + 1, "tokens": tokens}
+
+    def sharing(last, cache, table):
+        step, (kept,) = cache["step"][0], cache["kept"]
+        lineage = cache["lineage"].at[:, step].set(jnp.tile(jnp.arange(beam), batch))
+        kept = kept.at[:, step].set(last.reshape(batch, beam))
+        tokens = jnp.take_along_axis(jnp.repeat(kept, beam, 0), lineage[:, :, None], 2)[..., 0]
+        cache = {"step": cache["step"] + 1, "lineage": lineage, "kept": Shared(kept)}
+        return score(jnp.where(jnp.arange(longest)[None] <= step, tokens, 0), table), cache
+
+    def run(step_fn, cache):
+        cache = {"step": jnp.zeros(batch, jnp.int32)} | cache
+        options = {"beam_size": beam, "bos_id": 1, "eos_id": 0, "max_len": longest}
+        return beam_search(step_fn, cache, context=table, batch_size=batch, **options)
+
+    empty = jnp.zeros((batch, longest), jnp.int32)
+    kept = Shared(jnp.zeros((batch, longest, beam), jnp.int32))
+    moved = run(ordinary, {"tokens": empty})
+    jax.tree.map(
+        np.testing.assert_array_equal, run(sharing, {"lineage": empty, "kept": kept}), moved
+    )
+    assert np.all(moved.lengths[:, 0] > 2)
 
 
 def test_masks_of_the_model_and_short_floats_leave_no_infinity_or_nan():

@@ -5,7 +5,7 @@ import pytest
 import reference.decoding as reference
 from flat_models import PENALTIES, as_tuples, make_models
 
-from jaxembed.decoding import exhaustive_search
+from jaxembed.decoding import Shared, exhaustive_search
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -28,6 +28,12 @@ def test_exhaustive_search_equals_enumeration(vocab, max_len, penalty):
         found = as_tuples(decoded, item)
         assert [h[1:] for h in found] == [h[1:] for h in wanted]
         np.testing.assert_allclose([h[0] for h in found], [h[0] for h in wanted], atol=1e-5)
+
+
+def test_a_cache_with_shared_parts_is_refused():
+    options = {"batch_size": 1, "vocab_size": 2, "bos_id": 1, "eos_id": 0, "max_len": 2}
+    with pytest.raises(ValueError, match="has Shared parts"):
+        exhaustive_search(lambda t, c: (c["a"], c), {"a": Shared(np.zeros((1, 2)))}, **options)
 
 
 def test_more_than_a_million_sequences_are_refused():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from random_params import QUICKLY, draw_params
 
+from jaxembed.decoding import beam_search
 from jaxembed.losses import token_cross_entropy
 from jaxembed.models import Seq2Seq, TransformerSeq2Seq
 from jaxembed.models.seq2seq import translate
@@ -100,6 +101,41 @@ def test_beams_share_their_item_and_score_as_teacher_forcing_does(name, started,
     order = jnp.asarray([2, 0, 3, 1])
     moved = run(variables["params"], source[order], LENGTHS[order])
     np.testing.assert_array_equal(moved.tokens, decoded.tokens[order])
+
+
+def test_a_cache_that_rows_share_gives_what_an_ordinary_one_gives(started, batch):
+    model, variables, (source, _) = MODELS["post"], started("post"), batch
+
+    def search(variables, beam_size):
+        def step(tokens, cache, context):
+            return model.apply(variables, tokens, cache, context, method="decode_step")
+
+        cache, context = model.apply(
+            variables, source, LENGTHS, max_len=5, beam_size=beam_size, method="encode"
+        )
+        options = {"batch_size": 4, "beam_size": 3, "bos_id": 1, "eos_id": 2, "max_len": 5}
+        return beam_search(step, cache, context=context, **options)
+
+    @functools.partial(jax.jit, compiler_options=QUICKLY)
+    def run(variables):
+        return search(variables, 3), search(variables, None)
+
+    shared, ordinary = run(variables)
+    np.testing.assert_array_equal(shared.tokens, ordinary.tokens)
+    np.testing.assert_allclose(shared.scores, ordinary.scores, atol=1e-5)
+    with pytest.raises(ValueError, match="3 rows, but its cache was made for 2"):
+        jax.eval_shape(functools.partial(search, beam_size=2), variables)
+
+
+@pytest.mark.parametrize("name", ["additive", "pre"])
+def test_translation_lowers_for_devices_that_are_not_here(name, started, batch):
+    run = jax.jit(
+        lambda params, source, lengths: translate(
+            MODELS[name], params, source, lengths, bos_id=1, eos_id=2, max_len=6, beam_size=3
+        )
+    )
+    lower = jax.export.export(run, platforms=["cpu", "cuda", "tpu"])
+    assert lower(started(name)["params"], batch[0], LENGTHS).platforms == ("cpu", "cuda", "tpu")
 
 
 def test_weights_of_an_alignment_lie_on_the_source(started, batch):
