@@ -45,7 +45,13 @@ def check_batch(recipe: Any) -> None:
 
 
 def train_streamed(
-    recipe: Any, mesh: Mesh, source: RandomAccessSource, init_fn: InitFn, loss_fn: LossFn
+    recipe: Any,
+    mesh: Mesh,
+    source: RandomAccessSource,
+    init_fn: InitFn,
+    loss_fn: LossFn,
+    *,
+    is_whole_run: bool = False,
 ) -> Training:
     """Makes the training on examples that the host reads batch by batch.
 
@@ -55,12 +61,14 @@ def train_streamed(
         source: Examples, which are shuffled in every epoch.
         init_fn: From a random key to the parameters.
         loss_fn: See `gradient_step`; batches have `mask` and `step` besides the examples' fields.
+        is_whole_run: The source holds the examples of all epochs, and in their order.
 
     Returns:
         The training; a step is a batch.
     """
     init_key, train_key, _ = run_keys(recipe)
-    steps = count_steps(recipe, len(source))
+    epochs = 1 if is_whole_run else recipe.epochs
+    steps = epochs * -(-len(source) // recipe.optim.batch_size)
     optimizer = make_optimizer(recipe.optim, steps)
     return Training(
         step_fn=with_step(gradient_step(loss_fn, optimizer, key=train_key)),
@@ -69,8 +77,8 @@ def train_streamed(
             source,
             batch_size=recipe.optim.batch_size,
             seed=recipe.seed,
-            shuffle=True,
-            epochs=recipe.epochs,
+            shuffle=not is_whole_run,
+            epochs=epochs,
         ),
         steps=steps,
         batch_axis="batch",
