@@ -8,8 +8,8 @@ import types
 import typing
 from typing import Any
 
-from jaxembed.data import HistorySet, ImageSet, TextCorpus
-from jaxembed.models import AE, CBOW, VAE, Reconstruction, SkipGram, VariationalBound
+from jaxembed.data import HistorySet, ImageSet, MaskedWords, PieceCorpus, TextCorpus
+from jaxembed.models import AE, CBOW, VAE, Bert, Reconstruction, SkipGram, VariationalBound
 from jaxembed.models.word2vec import RowSGD, WindowPairs
 from jaxembed.train import Adam
 
@@ -73,6 +73,21 @@ class RankingEvaluation:
 
 
 @dataclasses.dataclass(frozen=True)
+class MaskedEvaluation:
+    """How predictions of hidden words are judged on text held out.
+
+    Attributes:
+        most: Examples judged at most.
+    """
+
+    most: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.most < 1:
+            raise ValueError(f"most is {self.most}: give 1 or more.")
+
+
+@dataclasses.dataclass(frozen=True)
 class MeshShape:
     """Devices of a run: streams or rows are spread over `data`, dimensions over `model`."""
 
@@ -110,6 +125,7 @@ FAMILIES = (
     Family((AE,), (ImageSet,), (Reconstruction,), (Adam,), (CodeEvaluation,)),
     Family((VAE,), (ImageSet,), (VariationalBound,), (Adam,), (CodeEvaluation,)),
     Family((VAE,), (HistorySet,), (VariationalBound,), (Adam,), (RankingEvaluation,)),
+    Family((Bert,), (PieceCorpus,), (MaskedWords,), (Adam,), (MaskedEvaluation,)),
 )
 
 

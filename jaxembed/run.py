@@ -18,11 +18,11 @@ from jax.experimental import multihost_utils
 from jaxtyping import Array, Key, PyTree
 
 from jaxembed.atomic import write_atomically
-from jaxembed.data import HistorySet, ImageSet, TextCorpus, Vocabulary
+from jaxembed.data import HistorySet, ImageSet, PieceCorpus, TextCorpus, Vocabulary
 from jaxembed.environment import describe_environment, trim_heap
-from jaxembed.models import AE, CBOW, VAE, SkipGram
+from jaxembed.models import AE, CBOW, VAE, Bert, SkipGram
 from jaxembed.recipe import Recipe, flatten
-from jaxembed.tasks import autoencoder, recommender, word2vec
+from jaxembed.tasks import autoencoder, bert, recommender, word2vec
 from jaxembed.tasks.curves import read_metrics
 from jaxembed.tasks.task import Metric, Prepared, Task
 from jaxembed.train import (
@@ -46,6 +46,7 @@ TASKS: dict[tuple[type, type], Task] = {
     (AE, ImageSet): autoencoder,
     (VAE, ImageSet): autoencoder,
     (VAE, HistorySet): recommender,
+    (Bert, PieceCorpus): bert,
 }
 PathLike = str | os.PathLike[str]
 LOSS_RISE = 0.05  # of the lowest epoch's

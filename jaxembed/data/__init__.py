@@ -4,8 +4,10 @@ from jaxembed.data.buckets import Bucket, PairBatches, bucket_batches, choose_le
 from jaxembed.data.corpus import Corpus, CorpusBlocks, TextCorpus, encode_corpus, open_corpus
 from jaxembed.data.histories import Histories, HistorySet, load_histories
 from jaxembed.data.images import Images, ImageSet, load_images, read_objects
+from jaxembed.data.masking import MaskedWords, PretrainingExamples, mask_pieces
 from jaxembed.data.names import EMBEDDED, EmbeddedSet, find_embedded
 from jaxembed.data.pairs import Pairs, encode_lines, open_pairs, read_lines, read_parallel
+from jaxembed.data.pieces import PieceCorpus, Pieces, encode_pieces, make_tokenizer, split_documents
 from jaxembed.data.pipeline import RandomAccessSource, make_batches
 from jaxembed.data.text import read_sentences
 from jaxembed.data.tfds_source import open_tfds
@@ -35,8 +37,12 @@ __all__ = [
     "HistorySet",
     "ImageSet",
     "Images",
+    "MaskedWords",
     "PairBatches",
     "Pairs",
+    "PieceCorpus",
+    "Pieces",
+    "PretrainingExamples",
     "RandomAccessSource",
     "SubwordVocabulary",
     "TextCorpus",
@@ -47,6 +53,7 @@ __all__ = [
     "choose_lengths",
     "encode_corpus",
     "encode_lines",
+    "encode_pieces",
     "find_embedded",
     "load_histories",
     "load_images",
@@ -54,7 +61,9 @@ __all__ = [
     "load_tokenizer",
     "make_batches",
     "make_token_vocabulary",
+    "make_tokenizer",
     "make_vocabulary",
+    "mask_pieces",
     "open_corpus",
     "open_pairs",
     "open_tfds",
@@ -62,6 +71,7 @@ __all__ = [
     "read_objects",
     "read_parallel",
     "read_sentences",
+    "split_documents",
     "train_byte_pairs",
     "train_wordpiece",
 ]

@@ -189,8 +189,8 @@ class PretrainingExamples:
         cut = int(generator.integers(first + 1, last))
         is_random = bool(generator.integers(2))
         left = self._span(first, cut)
-        right = self._draw_other(cut, generator) if is_random else self._span(cut, last)
-        right = tuple(part[: self.room - len(left[0])] for part in right)
+        left_over = self.room - len(left[0])
+        right = self._draw_other(cut, left_over, generator) if is_random else self._span(cut, last)
         return self._pack([left, right], generator) | {"next": np.int32(is_random)}
 
     def _make_order(self, epoch: int) -> np.ndarray:
@@ -201,21 +201,28 @@ class PretrainingExamples:
         start, stop = self.text.sentences[first], self.text.sentences[last]
         return self.text.ids[start:stop], self.text.begins[start:stop]
 
-    def _draw_other(self, follows: int, generator: np.random.Generator) -> tuple:
-        """Sentences from elsewhere: those of a document from a random one on."""
+    def _draw_other(self, follows: int, room: int, generator: np.random.Generator) -> tuple:
+        """Whole sentences from elsewhere that fit, as those of a stretch do.
+
+        Anything else, such as filling up the room, would tell the halves apart by their length.
+        """
         text = self.text
-        documents = text.documents
+        documents, bounds = text.documents, text.sentences
         here = int(np.searchsorted(documents, follows, "right")) - 1
         own = range(documents[here], documents[here + 1]) if len(documents) > 2 else range(0)
+        is_other = False
         for _ in range(_TRIES):
-            first = int(generator.integers(len(text.sentences) - 1 - len(own)))
+            first = int(generator.integers(len(bounds) - 1 - len(own)))
             first += len(own) if own and first >= own.start else 0
-            if not np.array_equal(text.sentence(first), text.sentence(follows)):
+            is_other = not np.array_equal(text.sentence(first), text.sentence(follows))
+            if is_other and bounds[first + 1] - bounds[first] <= room:
                 break
-        else:
+        if not is_other:
             raise ValueError("the text repeats one sentence: give a text of different ones.")
-        document = int(np.searchsorted(documents, first, "right"))
-        return self._span(first, min(int(documents[document]), first + self.room))
+        limit = documents[np.searchsorted(documents, first, "right")]
+        last = int(np.searchsorted(bounds, bounds[first] + room, "right")) - 1
+        ids, begins = self._span(first, min(max(last, first + 1), limit))
+        return ids[:room], begins[:room]
 
     def _pack(
         self, parts: list[tuple[np.ndarray, np.ndarray]], generator: np.random.Generator

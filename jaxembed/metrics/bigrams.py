@@ -6,8 +6,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Int64
 
-_FLOOR = 0.01  # what a pair that never occurred counts, against a factor of zero
-
 
 @dataclasses.dataclass(frozen=True)
 class Bigrams:
@@ -44,17 +42,12 @@ class Bigrams:
             if (first, last) in best:
                 continue
             row = self.pairs[[first]].tocoo()
-            follows = np.zeros(len(self.counts))
             part = columns[:, [last]].tocoo()
-            follows[part.row] = part.data
-            if not len(row.col) or not len(part.row):
-                best[first, last] = self._follower(first)
-                continue
-            scores = row.data * (follows[row.col] + _FLOOR) / self.counts[row.col]
-            seen = follows[row.col] > 0
-            choices = row.col[seen] if seen.any() else row.col
-            kept = scores[seen] if seen.any() else row.data
-            best[first, last] = int(choices[np.argmax(kept)])
+            leads = np.zeros(len(self.counts))
+            leads[part.row] = part.data
+            scores = row.data * leads[row.col] / self.counts[row.col]
+            is_seen = len(scores) and scores.max() > 0
+            best[first, last] = int(row.col[scores.argmax()]) if is_seen else self._follower(first)
         pairs = zip(before.tolist(), after.tolist(), strict=True)
         return np.array([best[pair] for pair in pairs], np.int64)
 

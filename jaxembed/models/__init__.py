@@ -2,6 +2,7 @@
 
 from jaxembed.models.autoencoder import AE, Reconstruction, make_autoencoder_loss
 from jaxembed.models.bert import Bert, BertOutput
+from jaxembed.models.bert_loss import make_pretraining_loss, predict_masked
 from jaxembed.models.gpt import Gpt
 from jaxembed.models.seq2seq import Seq2Seq, TransformerSeq2Seq
 from jaxembed.models.vae import VAE
@@ -22,5 +23,7 @@ __all__ = [
     "VariationalBound",
     "make_autoencoder_loss",
     "make_iwae_loss",
+    "make_pretraining_loss",
     "make_vae_loss",
+    "predict_masked",
 ]

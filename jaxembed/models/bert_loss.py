@@ -51,9 +51,7 @@ def make_pretraining_loss(model: Bert) -> Any:
     return loss_fn
 
 
-def predict_masked(
-    model: Bert, params: PyTree, batch: Any
-) -> tuple[Array, Array | None]:
+def predict_masked(model: Bert, params: PyTree, batch: Any) -> tuple[Array, Array | None]:
     """Logits for the words at `places` and, where the model has the head, for the next sentence.
 
     Args:
