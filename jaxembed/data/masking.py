@@ -174,6 +174,8 @@ class PretrainingExamples:
         self.stretches = _cut_stretches(text, self.room, 2 if task.next_sentence else 1)
         if not len(self.stretches):
             raise ValueError("no document has two sentences: give a text with longer ones.")
+        self._by_length = np.argsort(np.diff(text.sentences), kind="stable")
+        self._lengths = np.diff(text.sentences)[self._by_length]
         self._order = functools.lru_cache(maxsize=2)(self._make_order)
 
     def __len__(self) -> int:
@@ -183,14 +185,17 @@ class PretrainingExamples:
         epoch, place = divmod(index, len(self.stretches))
         number = int(self._order(epoch)[place]) if self.shuffle else place
         generator = np.random.default_rng([self.seed, epoch, number])
-        first, last = self.stretches[number]
+        first, last = self.stretches[number].tolist()
         if not self.task.next_sentence:
             return self._pack([self._span(first, last)], generator)
         cut = int(generator.integers(first + 1, last))
         is_random = bool(generator.integers(2))
         left = self._span(first, cut)
-        left_over = self.room - len(left[0])
-        right = self._draw_other(cut, left_over, generator) if is_random else self._span(cut, last)
+        if is_random:
+            room = self.room - len(left[0])
+            right = self._draw_other(cut, range(first, last), room, generator)
+        else:
+            right = self._span(cut, last)
         return self._pack([left, right], generator) | {"next": np.int32(is_random)}
 
     def _make_order(self, epoch: int) -> np.ndarray:
@@ -201,28 +206,38 @@ class PretrainingExamples:
         start, stop = self.text.sentences[first], self.text.sentences[last]
         return self.text.ids[start:stop], self.text.begins[start:stop]
 
-    def _draw_other(self, follows: int, room: int, generator: np.random.Generator) -> tuple:
+    def _draw_other(
+        self, follows: int, stretch: range, room: int, generator: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Whole sentences from elsewhere that fit, as those of a stretch do.
 
         Anything else, such as filling up the room, would tell the halves apart by their length.
         """
-        text = self.text
-        documents, bounds = text.documents, text.sentences
-        here = int(np.searchsorted(documents, follows, "right")) - 1
-        own = range(documents[here], documents[here + 1]) if len(documents) > 2 else range(0)
-        is_other = False
+        documents, bounds = self.text.documents, self.text.sentences
+        here = int(np.searchsorted(documents, follows, "right"))
+        own = range(documents[here - 1], documents[here]) if len(documents) > 2 else stretch
+        fitting = int(np.searchsorted(self._lengths, room, "right"))
+        # All sentences where no other one fits: it is then cut.
+        for most in (fitting, len(self._lengths)):
+            first = self._draw_start(follows, own, self._by_length[:most], generator)
+            if first is not None:
+                limit = int(documents[np.searchsorted(documents, first, "right")])
+                last = int(np.searchsorted(bounds, bounds[first] + room, "right")) - 1
+                ids, begins = self._span(first, min(max(last, first + 1), limit))
+                return ids[:room], begins[:room]
+        raise ValueError("the text repeats one sentence: give a text of different ones.")
+
+    def _draw_start(
+        self, follows: int, own: range, among: np.ndarray, generator: np.random.Generator
+    ) -> int | None:
+        """A sentence that is not of one's own, nor says what follows; None where none is found."""
         for _ in range(_TRIES):
-            first = int(generator.integers(len(bounds) - 1 - len(own)))
-            first += len(own) if own and first >= own.start else 0
-            is_other = not np.array_equal(text.sentence(first), text.sentence(follows))
-            if is_other and bounds[first + 1] - bounds[first] <= room:
-                break
-        if not is_other:
-            raise ValueError("the text repeats one sentence: give a text of different ones.")
-        limit = documents[np.searchsorted(documents, first, "right")]
-        last = int(np.searchsorted(bounds, bounds[first] + room, "right")) - 1
-        ids, begins = self._span(first, min(max(last, first + 1), limit))
-        return ids[:room], begins[:room]
+            first = int(among[generator.integers(len(among))])
+            if first not in own and not np.array_equal(
+                self.text.sentence(first), self.text.sentence(follows)
+            ):
+                return first
+        return None
 
     def _pack(
         self, parts: list[tuple[np.ndarray, np.ndarray]], generator: np.random.Generator
