@@ -32,12 +32,12 @@ class Config:
     length: int = 64
     width: int = 128
     layers: int = 2
-    heads: int = 2
+    heads: int = 4
     dropout: float = 0.0
     whole_words: bool = False
     next_sentence: bool = True
-    lr: float = 2e-3
-    batch_size: int = 64
+    lr: float = 3e-3
+    batch_size: int = 32
     epochs: int = 3
     seed: int = 1
     checkpoint_seconds: float = 60.0
@@ -74,7 +74,7 @@ def make_recipe(config: Config) -> Recipe:
             batch_size=config.batch_size,
             weight_decay=0.01,
             clip_norm=1.0,
-        ),  # fmt: skip
+        ),
         epochs=config.epochs,
         seed=config.seed,
     )
