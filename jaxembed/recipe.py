@@ -8,12 +8,13 @@ import types
 import typing
 from typing import Any, Literal
 
-from jaxembed.data import HistorySet, ImageSet, PairSet, TextCorpus
+from jaxembed.data import HistorySet, ImageSet, MaskedWords, PairSet, PieceCorpus, TextCorpus
 from jaxembed.decoding.penalty import penalty_table
 from jaxembed.models import (
     AE,
     CBOW,
     VAE,
+    Bert,
     Reconstruction,
     Seq2Seq,
     SkipGram,
@@ -107,6 +108,21 @@ class TranslationEvaluation:
 
 
 @dataclasses.dataclass(frozen=True)
+class MaskedEvaluation:
+    """How predictions of hidden words are judged on text held out.
+
+    Attributes:
+        most: Examples judged at most.
+    """
+
+    most: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.most < 1:
+            raise ValueError(f"most is {self.most}: give 1 or more.")
+
+
+@dataclasses.dataclass(frozen=True)
 class MeshShape:
     """Devices of a run: streams or rows are spread over `data`, dimensions over `model`."""
 
@@ -151,6 +167,7 @@ FAMILIES = (
         (Adam,),
         (TranslationEvaluation,),
     ),
+    Family((Bert,), (PieceCorpus,), (MaskedWords,), (Adam,), (MaskedEvaluation,)),
 )
 
 

@@ -18,11 +18,11 @@ from jax.experimental import multihost_utils
 from jaxtyping import Array, Key, PyTree
 
 from jaxembed.atomic import write_atomically
-from jaxembed.data import HistorySet, ImageSet, PairSet, TextCorpus, Vocabulary
+from jaxembed.data import HistorySet, ImageSet, PairSet, PieceCorpus, TextCorpus, Vocabulary
 from jaxembed.environment import describe_environment, trim_heap
-from jaxembed.models import AE, CBOW, VAE, Seq2Seq, SkipGram, TransformerSeq2Seq
+from jaxembed.models import AE, CBOW, VAE, Bert, Seq2Seq, SkipGram, TransformerSeq2Seq
 from jaxembed.recipe import Recipe, flatten
-from jaxembed.tasks import autoencoder, recommender, seq2seq, word2vec
+from jaxembed.tasks import autoencoder, bert, recommender, seq2seq, word2vec
 from jaxembed.tasks.curves import read_metrics
 from jaxembed.tasks.task import Metric, Prepared, Task
 from jaxembed.train import (
@@ -48,6 +48,7 @@ TASKS: dict[tuple[type, type], Task] = {
     (VAE, HistorySet): recommender,
     (Seq2Seq, PairSet): seq2seq,
     (TransformerSeq2Seq, PairSet): seq2seq,
+    (Bert, PieceCorpus): bert,
 }
 PathLike = str | os.PathLike[str]
 LOSS_RISE = 0.05  # of the lowest epoch's

@@ -5,6 +5,7 @@ from jaxembed.data.captions import CaptionedImages, CaptionSplits, ImageCaptions
 from jaxembed.data.corpus import Corpus, CorpusBlocks, TextCorpus, encode_corpus, open_corpus
 from jaxembed.data.histories import Histories, HistorySet, load_histories
 from jaxembed.data.images import Images, ImageSet, load_images, read_objects
+from jaxembed.data.masking import MaskedWords, PretrainingExamples, mask_pieces
 from jaxembed.data.names import EMBEDDED, EmbeddedSet, find_embedded
 from jaxembed.data.pairs import (
     Pairs,
@@ -14,6 +15,7 @@ from jaxembed.data.pairs import (
     read_lines,
     read_parallel,
 )
+from jaxembed.data.pieces import PieceCorpus, Pieces, encode_pieces, make_tokenizer, split_documents
 from jaxembed.data.pipeline import RandomAccessSource, make_batches
 from jaxembed.data.retrieval_set import RetrievalSet, make_retrieval_set
 from jaxembed.data.text import read_sentences
@@ -54,9 +56,13 @@ __all__ = [
     "ImageCaptions",
     "ImageSet",
     "Images",
+    "MaskedWords",
     "PairBatches",
     "PairSet",
     "Pairs",
+    "PieceCorpus",
+    "Pieces",
+    "PretrainingExamples",
     "RandomAccessSource",
     "RetrievalSet",
     "SubwordVocabulary",
@@ -71,6 +77,7 @@ __all__ = [
     "choose_lengths",
     "encode_corpus",
     "encode_lines",
+    "encode_pieces",
     "find_embedded",
     "load_captions",
     "load_histories",
@@ -81,8 +88,10 @@ __all__ = [
     "make_batches",
     "make_retrieval_set",
     "make_token_vocabulary",
+    "make_tokenizer",
     "make_vocabulary",
     "match_texts",
+    "mask_pieces",
     "open_corpus",
     "open_pairs",
     "open_tfds",
@@ -90,6 +99,7 @@ __all__ = [
     "read_objects",
     "read_parallel",
     "read_sentences",
+    "split_documents",
     "train_byte_pairs",
     "train_wordpiece",
 ]

@@ -2,6 +2,7 @@
 
 from jaxembed.models.autoencoder import AE, Reconstruction, make_autoencoder_loss
 from jaxembed.models.bert import Bert, BertOutput
+from jaxembed.models.bert_loss import make_pretraining_loss, predict_masked
 from jaxembed.models.dual_encoder import DualEncoder, make_clip, make_siglip
 from jaxembed.models.dual_encoder_loss import Contrastive, make_contrastive_loss
 from jaxembed.models.gpt import Gpt
@@ -32,5 +33,7 @@ __all__ = [
     "make_iwae_loss",
     "make_translation_loss",
     "make_siglip",
+    "make_pretraining_loss",
     "make_vae_loss",
+    "predict_masked",
 ]

@@ -52,6 +52,7 @@ def train_streamed(
     loss_fn: LossFn,
     *,
     whole_batches: bool = False,
+    is_whole_run: bool = False,
 ) -> Training:
     """Makes the training on examples that the host reads batch by batch.
 
@@ -62,14 +63,16 @@ def train_streamed(
         init_fn: From a random key to the parameters.
         loss_fn: See `gradient_step`; batches have `step` besides the examples' fields, and `mask`
             if they are made here.
-        whole_batches: Whether the elements of `source` are batches already, of this process's
-            rows; then these are shuffled.
+        whole_batches: The elements of `source` are batches already, of this process's rows.
+        is_whole_run: The source holds the examples of all epochs, and in their order.
 
     Returns:
         The training; a step is a batch.
     """
     init_key, train_key, _ = run_keys(recipe)
-    steps = recipe.epochs * len(source) if whole_batches else count_steps(recipe, len(source))
+    epochs = 1 if is_whole_run else recipe.epochs
+    size = 1 if whole_batches else recipe.optim.batch_size
+    steps = epochs * -(-len(source) // size)
     # Each process reads its rows of every whole batch, so all read the same ones.
     alone = {"process_index": 0, "process_count": 1} if whole_batches else {}
     optimizer = make_optimizer(recipe.optim, steps)
@@ -80,8 +83,8 @@ def train_streamed(
             source,
             batch_size=None if whole_batches else recipe.optim.batch_size,
             seed=recipe.seed,
-            shuffle=True,
-            epochs=recipe.epochs,
+            shuffle=not is_whole_run,
+            epochs=epochs,
             **alone,
         ),
         steps=steps,
