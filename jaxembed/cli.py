@@ -276,7 +276,7 @@ def _embed(options: argparse.Namespace) -> None:
     import numpy as np
 
     _check_ending(options.out, ".npy")
-    vectors = load_run(options.run).embed(options.input)
+    vectors = load_run(options.run).embed(options.input, tower=options.tower)
     with write_atomically(options.out) as file:
         np.save(file, vectors)
     print(f"{len(vectors):,} vectors of {vectors.shape[1]} numbers in {options.out}")
@@ -446,6 +446,9 @@ def _parser() -> argparse.ArgumentParser:
     embed = add("embed", _embed, "vectors of new objects", "run")
     embed.add_argument(
         "--input", metavar="PATH", required=True, help="sentences, images or rows, as trained on"
+    )
+    embed.add_argument(
+        "--tower", choices=("query", "doc"), help="of a dual encoder; query by default"
     )
     embed.add_argument("--out", metavar="FILE.npy", required=True)
     sample = add("sample", _sample, "new objects from a generative model", "run")

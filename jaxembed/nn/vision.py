@@ -184,8 +184,8 @@ class ResNet(nn.Module):
         for stage, count in enumerate(self.blocks):
             for index in range(count):
                 stride = 2 if stage and not index else 1
-                block = _Block(self.channels << stage, stride, self.bottleneck)
-                x = block.clone(name=f"stage_{stage}_block_{index}")(x)
+                name = f"stage_{stage}_block_{index}"
+                x = _Block(self.channels << stage, stride, self.bottleneck, name=name)(x)
         return jnp.mean(x, axis=(1, 2))
 
 

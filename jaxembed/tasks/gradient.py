@@ -1,11 +1,12 @@
 """The training that all families share whose models are trained by gradients."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Key
+from jaxtyping import Array, Key, PyTree
 
 from jaxembed.data import RandomAccessSource, make_batches
 from jaxembed.tasks.task import Training
@@ -14,6 +15,7 @@ from jaxembed.train import (
     LossFn,
     gradient_step,
     init_state,
+    keep_within,
     make_epoch_step,
     make_optimizer,
     with_step,
@@ -45,7 +47,14 @@ def check_batch(recipe: Any) -> None:
 
 
 def train_streamed(
-    recipe: Any, mesh: Mesh, source: RandomAccessSource, init_fn: InitFn, loss_fn: LossFn
+    recipe: Any,
+    mesh: Mesh,
+    source: RandomAccessSource,
+    init_fn: InitFn,
+    loss_fn: LossFn,
+    *,
+    axes: PyTree | None = None,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
 ) -> Training:
     """Makes the training on examples that the host reads batch by batch.
 
@@ -55,6 +64,8 @@ def train_streamed(
         source: Examples, which are shuffled in every epoch.
         init_fn: From a random key to the parameters.
         loss_fn: See `gradient_step`; batches have `mask` and `step` besides the examples' fields.
+        axes: Logical axes of each parameter, see `abstract_state`.
+        bounds: Least and greatest value of parameters, see `keep_within`.
 
     Returns:
         The training; a step is a batch.
@@ -62,9 +73,11 @@ def train_streamed(
     init_key, train_key, _ = run_keys(recipe)
     steps = count_steps(recipe, len(source))
     optimizer = make_optimizer(recipe.optim, steps)
+    if bounds:
+        optimizer = keep_within(optimizer, bounds)
     return Training(
         step_fn=with_step(gradient_step(loss_fn, optimizer, key=train_key)),
-        start=lambda: init_state(init_fn, optimizer, mesh, key=init_key),
+        start=lambda: init_state(init_fn, optimizer, mesh, key=init_key, axes=axes),
         batches=make_batches(
             source,
             batch_size=recipe.optim.batch_size,
