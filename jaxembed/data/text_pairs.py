@@ -25,8 +25,8 @@ _TRECQA, _CRANFIELD = (
     ("train.csv", "dev.csv", "test.csv"),
     ("cran.all.1400", "cran.qry", "cranqrel"),
 )
-# Cranfield's codes: 1 is a complete answer, 4 of minimum interest. The code -1, one a query, is none
-# that its readme explains, and is left out as in the figures others report.
+# Cranfield's codes: 1 is a complete answer, 4 of minimum interest. The code -1, one a query, is
+# none that its readme explains, and is left out as in the figures others report.
 _GAINS = {"-1": 0.0, "1": 4.0, "2": 3.0, "3": 2.0, "4": 1.0}
 Found = tuple[str, str, str]  # what decides the split, query, document
 
