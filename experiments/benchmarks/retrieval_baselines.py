@@ -8,7 +8,7 @@ import pathlib
 import sys
 
 from experiments.benchmarks.record import record
-from experiments.evaluation.baselines import judge, nearest_pixels, rank_by_words
+from experiments.baselines import judge, nearest_pixels, rank_by_words
 from jaxembed.data import ImageCaptions, TextPairs, load_captions, load_text_pairs
 
 

@@ -1,5 +1,7 @@
 """What a trained retrieval has to beat: nearest neighbours of pixels, and BM25."""
 
+from typing import Literal
+
 import numpy as np
 
 from jaxembed.data import CaptionedImages, RetrievalSet
@@ -11,7 +13,7 @@ from jaxembed.metrics import (
     rank,
     recall_at_k,
 )
-from jaxembed.search import ExactIndex, Metric
+from jaxembed.search import ExactIndex
 
 _LOOKED_AT = 64  # nearest images, of which several may have the same name
 
@@ -22,7 +24,7 @@ def nearest_pixels(
     asked: RetrievalSet,
     *,
     k: int = 10,
-    metric: Metric = "cosine",
+    metric: Literal["cosine", "euclidean"] = "cosine",
     batch_size: int = 256,
 ) -> np.ndarray:
     """Gives each image the names of the training images whose pixels are nearest.
