@@ -1,5 +1,6 @@
 """Metrics: what embeddings are judged by."""
 
+from jaxembed.metrics.bm25 import BM25, rank, split_words
 from jaxembed.metrics.codes import (
     anomaly_auroc,
     knn_accuracy,
@@ -27,6 +28,7 @@ from jaxembed.metrics.translation import (
 )
 
 __all__ = [
+    "BM25",
     "active_units",
     "anomaly_auroc",
     "average_precision_at_k",
@@ -40,8 +42,10 @@ __all__ = [
     "ndcg_at_k",
     "pca_codes",
     "precision_at_k",
+    "rank",
     "recall_at_k",
     "sentence_bleu",
     "sequence_error_rate",
+    "split_words",
     "word_error_rate",
 ]
