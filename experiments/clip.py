@@ -12,8 +12,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
+from experiments.baselines import judge, nearest_pixels
 from jaxembed.cli import run_experiment
 from jaxembed.data import ImageCaptions, load_captions
 from jaxembed.models import Contrastive, DualEncoder
@@ -90,22 +89,12 @@ def make_recipe(config: Config) -> Recipe:
 def report(run: Run) -> None:
     """The pixel baseline on each test, and where to look."""
     splits = load_captions(run.recipe.data)
-    known = _unit(splits.train.pixels)
-    for name, test in splits.tests.items():
-        nearest = [np.argmax(part @ known.T, axis=1) for part in _parts(_unit(test.pixels))]
-        rows = np.concatenate(nearest)
-        right = np.mean(splits.train.ids[rows] == test.ids)
-        print(f"recall@1 of the nearest training image by pixels, {name}: {right:.4f}")
+    for name in splits.tests:
+        asked = splits.retrieval(name)
+        found = nearest_pixels(splits.train, splits.names[name], asked)
+        baseline = judge(found, asked)["recall_at_1"]
+        print(f"{name}: recall@1 {baseline:.4f} of the nearest training images by their pixels")
     print(f"Similarities, what is retrieved and a map are in {run.path / 'figures'}.")
-
-
-def _unit(pixels: np.ndarray) -> np.ndarray:
-    flat = pixels.reshape(len(pixels), -1).astype(np.float32)
-    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1.0)
-
-
-def _parts(rows: np.ndarray) -> list[np.ndarray]:
-    return np.array_split(rows, max(1, len(rows) // 256))
 
 
 if __name__ == "__main__":

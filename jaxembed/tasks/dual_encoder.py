@@ -25,8 +25,7 @@ from jaxembed.data import (
 )
 from jaxembed.data import captions as caption_data
 from jaxembed.data import text_pairs as pair_data
-from jaxembed.metrics import mrr, recall_at_k
-from jaxembed.metrics.bm25 import BM25, rank
+from jaxembed.metrics import BM25, mrr, rank, recall_at_k
 from jaxembed.models import make_contrastive_loss
 from jaxembed.models.dual_encoder import LARGEST_SCALE, side_inputs
 from jaxembed.nn import BagOfWords, TextTransformer, VisionTransformer
