@@ -26,13 +26,22 @@ from jaxembed.metrics.translation import (
     sequence_error_rate,
     word_error_rate,
 )
+from jaxembed.metrics.zero_shot import (
+    PHOTO_TEMPLATES,
+    class_vectors,
+    classify,
+    zero_shot_accuracy,
+)
 
 __all__ = [
     "BM25",
+    "PHOTO_TEMPLATES",
     "active_units",
     "anomaly_auroc",
     "average_precision_at_k",
     "bits_per_dimension",
+    "class_vectors",
+    "classify",
     "corpus_bleu",
     "importance_log_likelihood",
     "knn_accuracy",
@@ -48,4 +57,5 @@ __all__ = [
     "sequence_error_rate",
     "split_words",
     "word_error_rate",
+    "zero_shot_accuracy",
 ]
