@@ -9,10 +9,11 @@ import importlib
 _HOMES = {
     "KeyedVectors": "jaxembed.vectors",
     "Recipe": "jaxembed.recipe",
+    "load_encoder": "jaxembed.encoder",
     "load_run": "jaxembed.run",
     "train_recipe": "jaxembed.run",
 }
-__all__ = ["KeyedVectors", "Recipe", "load_run", "train_recipe"]
+__all__ = ["KeyedVectors", "Recipe", "load_encoder", "load_run", "train_recipe"]
 
 
 def __getattr__(name: str) -> object:

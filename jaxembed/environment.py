@@ -12,6 +12,9 @@ from typing import Any
 
 import jax
 
+CACHE_VARIABLE = "JAXEMBED_CACHE"
+SLOW_TO_COMPILE = 0.2  # seconds; less is not worth a file
+
 
 def describe_environment() -> dict[str, Any]:
     """Versions, devices and machine, as JSON values."""
@@ -50,3 +53,30 @@ def trim_heap() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def keep_compiled() -> Path | None:
+    """Keeps what JAX compiles on the disk from now on, so that no later process waits for it.
+
+    The folder is that of the environment variable JAXEMBED_CACHE, else `jaxembed/compiled` in the
+    user's cache folder (XDG_CACHE_HOME, or ~/.cache). `JAXEMBED_CACHE=off` turns it off. A cache
+    that the program chose itself (`jax_compilation_cache_dir`) is left alone.
+
+    Returns:
+        The folder, or None where nothing is kept.
+    """
+    chosen = os.environ.get(CACHE_VARIABLE, "")
+    if chosen.lower() in ("off", "0", "false"):
+        return None
+    if jax.config.jax_compilation_cache_dir:
+        return Path(jax.config.jax_compilation_cache_dir)
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = Path(chosen) if chosen else caches / "jaxembed" / "compiled"
+    try:
+        # Whoever can write there decides what is run.
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return None
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", SLOW_TO_COMPILE)
+    return folder

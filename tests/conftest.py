@@ -7,6 +7,8 @@ import jax
 import jaxlib
 import pytest
 
+os.environ["JAXEMBED_CACHE"] = "off"  # a test compiles what it tests
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -142,28 +142,47 @@ class Bert(nn.Module):
     def hidden_states(
         self,
         ids: Int[Array, "batch length"],
-        mask: Bool[Array, "batch length"] | None = None,
+        mask: Bool[Array, "batch length"] | Bool[Array, "batch length length"] | None = None,
         segments: Int[Array, "batch length"] | None = None,
         *,
+        positions: Int[Array, "batch length"] | None = None,
         deterministic: bool = True,
     ) -> tuple[Float[Array, "batch length width"], ...]:
-        """The states of the embedding layer and of every layer; arguments as in a call."""
+        """The states of the embedding layer and of every layer.
+
+        Several sequences may lie in one row: `mask` then keeps them apart, and `positions` count
+        from 0 in each.
+
+        Args:
+            ids: As in a call.
+            mask: As in a call; or True where a token (first axis of length) may attend to another.
+            segments: As in a call.
+            positions: Place of each token in its sequence; None where a row is one sequence.
+            deterministic: As in a call.
+
+        Returns:
+            layers + 1 arrays.
+
+        Raises:
+            ValueError: If the rows are longer than `max_length` and no positions are given.
+        """
         length = ids.shape[1]
-        if length > self.max_length:
+        if positions is None and length > self.max_length:
             raise ValueError(
                 f"The sequences have {length} tokens, but the model's max_length is "
                 f"{self.max_length}: cut them."
             )
         if segments is not None and self.segments < 2:
             raise ValueError(f"The model knows {self.segments} segments: pass segments=None.")
-        places = jnp.arange(self.position_start, self.position_start + length)
-        x = self.words(ids) + self.positions(places)[None]
+        places = jnp.arange(length)[None] if positions is None else positions
+        x = self.words(ids) + self.positions(places + self.position_start)
         if self.segments:
             x = x + self.segment_kinds(jnp.zeros_like(ids) if segments is None else segments)
         x = self.drop(self.embedding_norm(x), deterministic=deterministic)
         states = [x]
+        allowed = mask[:, None] if mask is not None and mask.ndim == 2 else mask
         for layer in self.stack:
-            x = layer(x, None if mask is None else mask[:, None], deterministic=deterministic)
+            x = layer(x, allowed, deterministic=deterministic)
             states.append(x)
         return tuple(states)
 

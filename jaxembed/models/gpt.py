@@ -91,17 +91,34 @@ class Gpt(nn.Module):
     def hidden_states(
         self,
         ids: Int[Array, "batch length"],
-        mask: Bool[Array, "batch length"] | None = None,
+        mask: Bool[Array, "batch length"] | Bool[Array, "batch length length"] | None = None,
         *,
+        positions: Int[Array, "batch length"] | None = None,
         deterministic: bool = True,
     ) -> tuple[Float[Array, "batch length width"], ...]:
-        """The states of the embedding layer and of every layer, the last one normalised."""
+        """The states of the embedding layer and of every layer, the last one normalised.
+
+        Args:
+            ids: As in a call.
+            mask: As in a call; or True where a token (first axis of length) may attend to another
+                that is not behind it, which keeps several sequences in one row apart.
+            positions: Place of each token in its sequence; None where a row is one sequence.
+            deterministic: As in a call.
+
+        Returns:
+            layers + 1 arrays.
+
+        Raises:
+            ValueError: If the rows are longer than `max_length` and no positions are given.
+        """
         length = ids.shape[1]
-        self._check_length(length)
+        if positions is None:
+            self._check_length(length)
+            positions = jnp.arange(length)[None]
         allowed = causal_mask(length)
         if mask is not None:
-            allowed = allowed & mask[:, None]
-        x = self._embed(ids, jnp.arange(length)[None], deterministic)
+            allowed = allowed & (mask[:, None] if mask.ndim == 2 else mask)
+        x = self._embed(ids, positions, deterministic)
         states = [x]
         for layer in self.stack:
             x = layer(x, allowed, deterministic=deterministic)

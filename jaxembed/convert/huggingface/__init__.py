@@ -1,6 +1,18 @@
 """Models of Hugging Face, in and out, without torch."""
 
+from jaxembed.convert.huggingface.bert import load_bert, save_bert, save_tokenizer
 from jaxembed.convert.huggingface.files import read_folder, write_folder
+from jaxembed.convert.huggingface.gpt2 import load_gpt2, save_gpt2
 from jaxembed.convert.huggingface.seq2seq import from_huggingface, load_seq2seq
 
-__all__ = ["from_huggingface", "load_seq2seq", "read_folder", "write_folder"]
+__all__ = [
+    "from_huggingface",
+    "load_bert",
+    "load_gpt2",
+    "load_seq2seq",
+    "read_folder",
+    "save_bert",
+    "save_gpt2",
+    "save_tokenizer",
+    "write_folder",
+]

@@ -15,6 +15,17 @@ from jaxembed.atomic import write_atomically
 PathLike = str | os.PathLike[str]
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 INDEX = WEIGHTS + ".index.json"
+# Theirs to a name in `jaxembed.nn.ACTIVATIONS`.
+ACTIVATIONS = {
+    "relu": "relu",
+    "tanh": "tanh",
+    "gelu": "gelu",
+    "gelu_new": "gelu-tanh",
+    "gelu_pytorch_tanh": "gelu-tanh",
+    "quick_gelu": "quick-gelu",
+    "silu": "silu",
+    "swish": "silu",
+}
 _OTHERS = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack")
 
 
@@ -44,6 +55,42 @@ def write_json(file: PathLike, content: Any) -> None:
     """Writes a JSON file whole or not at all."""
     with write_atomically(file) as out:
         out.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def our_activation(config: Mapping[str, Any], name: str) -> str:
+    """The activation that a configuration names.
+
+    Raises:
+        ValueError: If it has no counterpart here.
+    """
+    if config[name] not in ACTIVATIONS:
+        raise ValueError(
+            f"{name} is {config[name]!r}: one of {', '.join(ACTIVATIONS)} can be converted."
+        )
+    return ACTIVATIONS[config[name]]
+
+
+def their_activation(name: str) -> str:
+    """The first name there of an activation here."""
+    for theirs, ours in ACTIVATIONS.items():
+        if ours == name:
+            return theirs
+    raise ValueError(f"The activation {name!r} has no name in Hugging Face's configurations.")
+
+
+def check_choices(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuses settings that have no counterpart here.
+
+    Args:
+        config: A configuration.
+        wanted: The only value that each setting may have, if it is there.
+
+    Raises:
+        ValueError: If one has another.
+    """
+    for name, value in wanted.items():
+        if config.get(name, value) != value:
+            raise ValueError(f"{name} is {config[name]!r}: only {value!r} can be converted.")
 
 
 def read_folder(folder: PathLike) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -154,6 +201,29 @@ def norm(path: str, name: str, width: int) -> list[Entry]:
         Entry(f"{path}/scale", f"{name}.weight", (width,)),
         Entry(f"{path}/bias", f"{name}.bias", (width,)),
     ]
+
+
+def check_used(
+    tensors: Iterable[str], entries: Iterable[Entry], where: object, *, prefix: str
+) -> None:
+    """Refuses weights that the configuration does not ask for: further layers, for example.
+
+    Args:
+        tensors: Names in the file.
+        entries: What the configuration asks for.
+        where: As in `to_params`.
+        prefix: Only names that begin so are looked at; others are of heads that are left out.
+
+    Raises:
+        ValueError: If there are any; the message names them.
+    """
+    known = {entry.name for entry in entries}
+    extra = sorted(name for name in tensors if name.startswith(prefix) and name not in known)
+    if extra:
+        raise ValueError(
+            f"{where} has {len(extra)} tensors that its configuration does not ask for: "
+            f"{', '.join(extra[:5])}{', ...' if len(extra) > 5 else ''}."
+        )
 
 
 def to_params(

@@ -5,17 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxembed.convert.huggingface.files import PathLike, read_folder
+from jaxembed.convert.huggingface.files import PathLike, our_activation, read_folder
 from jaxembed.models.seq2seq import TransformerSeq2Seq
 
-_ACTIVATIONS = {
-    "relu": "relu",
-    "gelu": "gelu",
-    "gelu_new": "gelu-tanh",
-    "quick_gelu": "quick-gelu",
-    "silu": "silu",
-    "swish": "silu",
-}
 _BART_OFFSET = 2  # the rows before position 0 in BART's tables
 
 
@@ -44,11 +36,7 @@ def from_huggingface(
     kind = config["model_type"]
     if kind not in ("bart", "marian"):
         raise ValueError(f"model_type is {kind!r}: bart and marian can be converted.")
-    if config["activation_function"] not in _ACTIVATIONS:
-        raise ValueError(
-            f"activation_function is {config['activation_function']!r}: one of "
-            f"{', '.join(_ACTIVATIONS)} can be converted."
-        )
+    activation = our_activation(config, "activation_function")
     sides = ("encoder", "decoder")
     for name in ("attention_heads", "ffn_dim"):
         sizes = {config[f"{side}_{name}"] for side in sides}
@@ -63,7 +51,7 @@ def from_huggingface(
         hidden=config["encoder_ffn_dim"],
         encoder_layers=config["encoder_layers"],
         decoder_layers=config["decoder_layers"],
-        activation=_ACTIVATIONS[config["activation_function"]],
+        activation=activation,
         norm="post",
         positions="learned" if kind == "bart" else "sinusoidal",
         max_length=config["max_position_embeddings"],
