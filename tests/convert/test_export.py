@@ -34,8 +34,8 @@ def test_exported_tower_gives_the_same_vectors_without_the_models_code(tmp_path)
     assert file.stat().st_size == size > sum(v.nbytes for v in jax.tree.leaves(variables))
     np.savez(tmp_path / "inputs.npz", ids=ids, lengths=lengths)
     paths = [file, tmp_path / "inputs.npz", tmp_path / "found.npy"]
-    code = [sys.executable, "-I", "-c", READER, *map(str, paths)]
-    done = subprocess.run(code, capture_output=True, text=True)
+    code = [sys.executable, "-c", READER, *map(str, paths)]
+    done = subprocess.run(code, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     wanted = module.apply(variables, ids, lengths)
     np.testing.assert_allclose(np.load(paths[2]), wanted, atol=1e-5)

@@ -155,13 +155,15 @@ def tower_fields(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sizes(tower: VisionTransformer | TextTransformer, kind: str) -> dict[str, Any]:
+    activation = their_activation(tower.activation)
     return {
         "model_type": kind,
         "hidden_size": tower.width,
         "num_hidden_layers": tower.layers,
         "intermediate_size": tower.hidden,
         "num_attention_heads": tower.heads,
-        "hidden_act": their_activation(tower.activation),
+        # One function under two names, of which these models use the second.
+        "hidden_act": activation.replace("gelu_new", "gelu_pytorch_tanh"),
         "layer_norm_eps": tower.epsilon,
     }
 
