@@ -36,17 +36,17 @@ class Config:
     """1 for grey, 3 for colours."""
     languages: tuple[str, ...] = ("en",)
     """Of emoji's captions."""
-    vision: Literal["vit", "resnet"] = "vit"
-    text: Literal["transformer", "bag"] = "transformer"
-    """A bag of words is the baseline."""
+    vision: Literal["vit", "resnet"] = "resnet"
+    text: Literal["transformer", "bag"] = "bag"
+    """A bag of words knows no order, which names of characters do without."""
     patch: int = 4
     width: int = 128
-    layers: int = 4
+    layers: int = 3
     dim: int = 128
     loss: Literal["clip", "info-nce", "sigmoid"] = "clip"
     lr: float = 1e-3
     batch_size: int = 256
-    epochs: int = 10
+    epochs: int = 8
     seed: int = 1
     checkpoint_seconds: float = 60.0
     smoke: bool = False
@@ -59,7 +59,7 @@ def make_recipe(config: Config) -> Recipe:
     sizes = {"width": width, "hidden": 4 * width, "heads": heads}
     vision = VisionTransformer(patch=config.patch, layers=config.layers, pool="mean", **sizes)
     if config.vision == "resnet":
-        vision = ResNet((1,) * config.layers, width // 8, False, "small")
+        vision = ResNet((1,) * config.layers, width // 4, False, "medium")
     text = TextTransformer(layers=2, pool="mean", max_length=32, **sizes)
     if config.text == "bag":
         text = BagOfWords(width=width, max_length=32)

@@ -35,10 +35,10 @@ class Config:
     tower: Literal["transformer", "bag"] = "bag"
     shared: bool = True
     """One tower for both sides."""
-    vocab: int = 8000
-    width: int = 128
+    vocab: int = 6000
+    width: int = 256
     layers: int = 2
-    dim: int = 128
+    dim: int = 256
     max_length: int = 48
     loss: Literal["clip", "info-nce", "sigmoid"] = "clip"
     lr: float = 2e-3
