@@ -282,7 +282,7 @@ def _embed(options: argparse.Namespace) -> None:
     _check_ending(options.out, ".npy")
     is_run = (Path(options.run) / "recipe.json").is_file()
     if is_run and hasattr(load_run(options.run).task, "embed"):
-        vectors = load_run(options.run).embed(options.input)
+        vectors = load_run(options.run).embed(options.input, tower=options.tower)
     else:
         show = {"progress": True} if sys.stderr.isatty() else {}
         vectors = load_encoder(options.run).encode(_read_lines(options.input), **show)
@@ -501,6 +501,9 @@ def _parser() -> argparse.ArgumentParser:
     embed = add("embed", _embed, "vectors of new objects", "run")
     embed.add_argument(
         "--input", metavar="PATH", required=True, help="sentences by line, images or rows"
+    )
+    embed.add_argument(
+        "--tower", choices=("query", "doc"), help="of a dual encoder; query by default"
     )
     embed.add_argument("--out", metavar="FILE.npy", required=True)
     sample = add("sample", _sample, "new objects from a generative model", "run")

@@ -8,13 +8,24 @@ import types
 import typing
 from typing import Any, Literal
 
-from jaxembed.data import HistorySet, ImageSet, MaskedWords, PairSet, PieceCorpus, TextCorpus
+from jaxembed.data import (
+    HistorySet,
+    ImageCaptions,
+    ImageSet,
+    MaskedWords,
+    PairSet,
+    PieceCorpus,
+    TextCorpus,
+    TextPairs,
+)
 from jaxembed.decoding.penalty import penalty_table
 from jaxembed.models import (
     AE,
     CBOW,
     VAE,
     Bert,
+    Contrastive,
+    DualEncoder,
     Reconstruction,
     Seq2Seq,
     SkipGram,
@@ -23,6 +34,7 @@ from jaxembed.models import (
     VariationalBound,
 )
 from jaxembed.models.word2vec import RowSGD, WindowPairs
+from jaxembed.nn import BagOfWords, ResNet, TextTransformer, Views, VisionTransformer
 from jaxembed.train import Adam
 
 PARTS = ("model", "data", "loss", "optim", "evaluation")
@@ -123,6 +135,21 @@ class MaskedEvaluation:
 
 
 @dataclasses.dataclass(frozen=True)
+class RetrievalEvaluation:
+    """How retrieval between two towers is judged on what is held out.
+
+    Attributes:
+        k: Length of the list in which a right answer counts, besides 1.
+    """
+
+    k: int = 5
+
+    def __post_init__(self) -> None:
+        if self.k < 2:
+            raise ValueError(f"k is {self.k}: give 2 or more.")
+
+
+@dataclasses.dataclass(frozen=True)
 class MeshShape:
     """Devices of a run: streams or rows are spread over `data`, dimensions over `model`."""
 
@@ -168,6 +195,14 @@ FAMILIES = (
         (TranslationEvaluation,),
     ),
     Family((Bert,), (PieceCorpus,), (MaskedWords,), (Adam,), (MaskedEvaluation,)),
+    Family(
+        (DualEncoder,),
+        (ImageCaptions, TextPairs),
+        (Contrastive,),
+        (Adam,),
+        (RetrievalEvaluation,),
+        (VisionTransformer, ResNet, TextTransformer, BagOfWords, Views),
+    ),
 )
 
 
@@ -242,11 +277,9 @@ class Recipe:
         return _replace(self, {tuple(path.split(".")): changes[path] for path in changes}, (), self)
 
     def with_sizes(self, resolved: dict[str, Any]) -> "Recipe":
-        """Fills in the model's sizes that a run's data decided, JSON values by field."""
-        hints = fields_of(self.model)
-        known = hints.keys() & resolved.keys()
-        sizes = {name: _fit(resolved[name], hints[name], f"model.{name}") for name in known}
-        return dataclasses.replace(self, model=self.model.clone(**sizes))
+        """Fills in the model's sizes that a run's data decided, JSON values by dotted path."""
+        sizes = {tuple(path.split(".")): value for path, value in resolved.items()}
+        return dataclasses.replace(self, model=_with_sizes(self.model, sizes, "model"))
 
     def differences(self, other: "Recipe") -> list[str]:
         """Says for each field that differs what stands here and what in the other recipe."""
@@ -345,6 +378,18 @@ def _replace(
     for name, group in inner.items():
         news[name] = _replace(getattr(value, name), group, (*prefix, name), recipe)
     return value.clone(**news) if hasattr(value, "clone") else dataclasses.replace(value, **news)
+
+
+def _with_sizes(module: Any, sizes: dict[tuple[str, ...], Any], where: str) -> Any:
+    """A module with the fields that a path leads to replaced; other paths are left out."""
+    news = {}
+    for name, hint in fields_of(module).items():
+        inner = {path[1:]: value for path, value in sizes.items() if path[0] == name and path[1:]}
+        if (name,) in sizes:
+            news[name] = _fit(sizes[name,], hint, f"{where}.{name}")
+        elif inner and dataclasses.is_dataclass(value := getattr(module, name)):
+            news[name] = _with_sizes(value, inner, f"{where}.{name}")
+    return module.clone(**news)
 
 
 def _parse(text: str, hint: Any) -> Any:

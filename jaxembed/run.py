@@ -18,11 +18,20 @@ from jax.experimental import multihost_utils
 from jaxtyping import Array, Key, PyTree
 
 from jaxembed.atomic import write_atomically
-from jaxembed.data import HistorySet, ImageSet, PairSet, PieceCorpus, TextCorpus, Vocabulary
+from jaxembed.data import (
+    HistorySet,
+    ImageCaptions,
+    ImageSet,
+    PairSet,
+    PieceCorpus,
+    TextCorpus,
+    TextPairs,
+    Vocabulary,
+)
 from jaxembed.environment import describe_environment, trim_heap
-from jaxembed.models import AE, CBOW, VAE, Bert, Seq2Seq, SkipGram, TransformerSeq2Seq
+from jaxembed.models import AE, CBOW, VAE, Bert, DualEncoder, Seq2Seq, SkipGram, TransformerSeq2Seq
 from jaxembed.recipe import Recipe, flatten
-from jaxembed.tasks import autoencoder, bert, recommender, seq2seq, word2vec
+from jaxembed.tasks import autoencoder, bert, dual_encoder, recommender, seq2seq, word2vec
 from jaxembed.tasks.curves import read_metrics
 from jaxembed.tasks.task import Metric, Prepared, Task
 from jaxembed.train import (
@@ -49,6 +58,8 @@ TASKS: dict[tuple[type, type], Task] = {
     (Seq2Seq, PairSet): seq2seq,
     (TransformerSeq2Seq, PairSet): seq2seq,
     (Bert, PieceCorpus): bert,
+    (DualEncoder, ImageCaptions): dual_encoder,
+    (DualEncoder, TextPairs): dual_encoder,
 }
 PathLike = str | os.PathLike[str]
 LOSS_RISE = 0.05  # of the lowest epoch's
@@ -99,22 +110,30 @@ class Run:
         """The embeddings."""
         return self.task.vectors(self.sized, self.params, self.path)
 
-    def embed(self, source: PathLike) -> np.ndarray:
+    def embed(self, source: PathLike, *, tower: str | None = None) -> np.ndarray:
         """Embeds the objects of a file or folder, of the kind that the run was trained on.
 
         Args:
             source: What the family reads: sentences, images, rows of a table.
+            tower: "query" (the default) or "doc", of a dual encoder.
 
         Returns:
             Float32 vectors, [objects, dim], in the order of the objects.
 
         Raises:
             FileNotFoundError: If there is nothing at the path.
-            ValueError: If the objects do not fit the run, or its family embeds no new ones.
+            ValueError: If the objects do not fit the run, its family embeds no new ones, or it has
+                no towers.
         """
-        return self._ability("embed", "embeds no new objects: its vectors are its own")(
-            self, source
-        )
+        embed = self._ability("embed", "embeds no new objects: its vectors are its own")
+        if self.task is dual_encoder:
+            return embed(self, source, tower)
+        if tower is not None:
+            raise ValueError(
+                f"{self.path} is a run of {type(self.recipe.model).__name__}, which has one "
+                "encoder: leave the tower out."
+            )
+        return embed(self, source)
 
     def sample(self, key: Key[Array, ""], count: int) -> np.ndarray:
         """Generates new objects.

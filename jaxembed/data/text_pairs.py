@@ -25,9 +25,9 @@ _TRECQA, _CRANFIELD = (
     ("train.csv", "dev.csv", "test.csv"),
     ("cran.all.1400", "cran.qry", "cranqrel"),
 )
-# Cranfield's own codes: 1 is a complete answer, 4 of minimum interest; -1 marks the paper that the
-# query was asked for.
-_GAINS = {"-1": 4.0, "1": 4.0, "2": 3.0, "3": 2.0, "4": 1.0}
+# Cranfield's codes: 1 is a complete answer, 4 of minimum interest. The code -1, one a query, is
+# none that its readme explains, and is left out as in the figures others report.
+_GAINS = {"-1": 0.0, "1": 4.0, "2": 3.0, "3": 2.0, "4": 1.0}
 Found = tuple[str, str, str]  # what decides the split, query, document
 
 
@@ -334,7 +334,7 @@ def _load_cranfield(folder: pathlib.Path, data: TextPairs, faults: Faults) -> Te
             faults.report("unreadable judgements", f"{where} is {line!r}")
         elif words[1] not in numbers:
             faults.report("judgements of no document", f"{where}: document {words[1]} is not there")
-        else:
+        elif _GAINS[words[2]]:
             place = numbers[words[1]]
             worth = judged.setdefault(int(words[0]), {})
             worth[place] = max(_GAINS[words[2]], worth.get(place, 0))

@@ -1,5 +1,6 @@
 """Metrics: what embeddings are judged by."""
 
+from jaxembed.metrics.bm25 import BM25, rank, split_words
 from jaxembed.metrics.codes import (
     anomaly_auroc,
     knn_accuracy,
@@ -25,12 +26,22 @@ from jaxembed.metrics.translation import (
     sequence_error_rate,
     word_error_rate,
 )
+from jaxembed.metrics.zero_shot import (
+    PHOTO_TEMPLATES,
+    class_vectors,
+    classify,
+    zero_shot_accuracy,
+)
 
 __all__ = [
+    "BM25",
+    "PHOTO_TEMPLATES",
     "active_units",
     "anomaly_auroc",
     "average_precision_at_k",
     "bits_per_dimension",
+    "class_vectors",
+    "classify",
     "corpus_bleu",
     "importance_log_likelihood",
     "knn_accuracy",
@@ -40,8 +51,11 @@ __all__ = [
     "ndcg_at_k",
     "pca_codes",
     "precision_at_k",
+    "rank",
     "recall_at_k",
     "sentence_bleu",
     "sequence_error_rate",
+    "split_words",
     "word_error_rate",
+    "zero_shot_accuracy",
 ]

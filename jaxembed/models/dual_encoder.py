@@ -80,8 +80,8 @@ class DualEncoder(nn.Module):
     def scale_and_bias(self) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """Factor and bias that turn inner products into logits, in float32."""
         scale = jnp.exp(self.log_scale.astype(jnp.float32))
-        bias = jnp.zeros(()) if self.start_bias is None else self.bias
-        return scale, bias.astype(jnp.float32)
+        bias = 0.0 if self.start_bias is None else self.bias
+        return scale, jnp.asarray(bias, jnp.float32)
 
     def __call__(
         self, query: tuple[Array, ...], doc: tuple[Array, ...], *, deterministic: bool = True

@@ -154,8 +154,8 @@ class ResNet(nn.Module):
             the channels.
         channels: Of the first stage; a bottleneck puts out four times as many.
         bottleneck: Blocks of three convolutions, 1x1, 3x3 and 1x1, rather than of two 3x3.
-        stem: "large" begins with a 7x7 convolution and a maximum that quarter height and width;
-            "small", for images of up to about 64 pixels, with a 3x3 convolution.
+        stem: "large" begins with a 7x7 convolution and a maximum, which quarter height and width;
+            "medium" with a 5x5 convolution that halves them; "small" with a 3x3 convolution.
 
     Reference: He et al., 2016, https://arxiv.org/abs/1512.03385, table 1 (50 layers by default);
     Wu & He, 2018, https://arxiv.org/abs/1803.08494, in place of batch normalisation.
@@ -164,7 +164,7 @@ class ResNet(nn.Module):
     blocks: tuple[int, ...] = (3, 4, 6, 3)
     channels: int = 64
     bottleneck: bool = True
-    stem: Literal["large", "small"] = "large"
+    stem: Literal["large", "medium", "small"] = "large"
 
     @nn.compact
     def __call__(self, images: Pixels, *, deterministic: bool = True) -> Float[Array, "batch dim"]:
@@ -175,17 +175,16 @@ class ResNet(nn.Module):
         """
         del deterministic
         x = scale_bytes(images)
-        is_large = self.stem == "large"
-        size, stride = ((7, 7), 2) if is_large else ((3, 3), 1)
-        x = nn.Conv(self.channels, size, stride, use_bias=False, name="stem_convolution")(x)
-        x = nn.relu(_group_norm(x, "stem_norm"))
-        if is_large:
+        side, stride = {"large": (7, 2), "medium": (5, 2), "small": (3, 1)}[self.stem]
+        stem = nn.Conv(self.channels, (side,) * 2, stride, use_bias=False, name="stem_convolution")
+        x = nn.relu(_group_norm(stem(x), "stem_norm"))
+        if self.stem == "large":
             x = nn.max_pool(x, (3, 3), (2, 2), padding="SAME")
         for stage, count in enumerate(self.blocks):
             for index in range(count):
                 stride = 2 if stage and not index else 1
-                block = _Block(self.channels << stage, stride, self.bottleneck)
-                x = block.clone(name=f"stage_{stage}_block_{index}")(x)
+                name = f"stage_{stage}_block_{index}"
+                x = _Block(self.channels << stage, stride, self.bottleneck, name=name)(x)
         return jnp.mean(x, axis=(1, 2))
 
 

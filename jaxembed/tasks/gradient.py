@@ -1,11 +1,12 @@
 """The training that all families share whose models are trained by gradients."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Key
+from jaxtyping import Array, Key, PyTree
 
 from jaxembed.data import RandomAccessSource, make_batches
 from jaxembed.tasks.task import Training
@@ -14,6 +15,7 @@ from jaxembed.train import (
     LossFn,
     gradient_step,
     init_state,
+    keep_within,
     make_epoch_step,
     make_optimizer,
     with_step,
@@ -53,6 +55,8 @@ def train_streamed(
     *,
     whole_batches: bool = False,
     is_whole_run: bool = False,
+    axes: PyTree | None = None,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
 ) -> Training:
     """Makes the training on examples that the host reads batch by batch.
 
@@ -65,6 +69,8 @@ def train_streamed(
             if they are made here.
         whole_batches: The elements of `source` are batches already, of this process's rows.
         is_whole_run: The source holds the examples of all epochs, and in their order.
+        axes: Logical axes of each parameter, see `abstract_state`.
+        bounds: Least and greatest value of parameters, see `keep_within`.
 
     Returns:
         The training; a step is a batch.
@@ -76,9 +82,11 @@ def train_streamed(
     # Each process reads its rows of every whole batch, so all read the same ones.
     alone = {"process_index": 0, "process_count": 1} if whole_batches else {}
     optimizer = make_optimizer(recipe.optim, steps)
+    if bounds:
+        optimizer = keep_within(optimizer, bounds)
     return Training(
         step_fn=with_step(gradient_step(loss_fn, optimizer, key=train_key)),
-        start=lambda: init_state(init_fn, optimizer, mesh, key=init_key),
+        start=lambda: init_state(init_fn, optimizer, mesh, key=init_key, axes=axes),
         batches=make_batches(
             source,
             batch_size=None if whole_batches else recipe.optim.batch_size,

@@ -82,6 +82,30 @@ def logical_sharding(mesh: Mesh, axes: LogicalAxes) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*spec))
 
 
+def whole_tree_axes(tree: PyTree, mesh: Mesh) -> PyTree | None:
+    """Cuts every array that can be cut over the mesh axis "model": parameters fully sharded.
+
+    Args:
+        tree: Arrays or `jax.ShapeDtypeStruct`s of parameters of any model.
+        mesh: A mesh of `make_mesh`.
+
+    Returns:
+        Logical axes of each array: its last dimension that divides among the devices is cut, and
+        arrays without one are copied. None where one device holds all.
+    """
+    count = mesh.shape["model"]
+    if count == 1:
+        return None
+
+    def axes(leaf: Any) -> LogicalAxes:
+        fitting = [place for place, size in enumerate(leaf.shape) if size and size % count == 0]
+        if not fitting:
+            return ()
+        return (None,) * fitting[-1] + ("width",)
+
+    return jax.tree.map(axes, tree)
+
+
 def tree_shardings(mesh: Mesh, tree: PyTree, axes: PyTree | None) -> PyTree[Sharding]:
     """Says how every array of a tree lies on the mesh.
 

@@ -164,7 +164,8 @@ def write_folder(
     Raises:
         OSError: If the disk is full or the folder is not writable.
     """
-    arrays = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    # Not ascontiguousarray, which makes a scalar a vector.
+    arrays = {name: np.asarray(value, order="C") for name, value in tensors.items()}
     with write_atomically(Path(folder) / WEIGHTS) as file:
         # Their reader refuses a file that does not say which system it is of.
         file.write(safetensors.numpy.save(arrays, metadata={"format": "pt"}))

@@ -1,0 +1,93 @@
+"""Queries and documents in one space, as of Yi et al. 2019 (https://doi.org/10.1145/3298689.3346996).
+
+python -m experiments.two_tower --data docstring-pairs --workdir runs/two-tower
+
+The default set is the first lines of docstrings with the names and signatures of their functions.
+Each result stands beside BM25's on the same queries and candidates.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Literal
+
+from jaxembed.cli import run_experiment
+from jaxembed.data import TextPairs
+from jaxembed.models import Contrastive, DualEncoder
+from jaxembed.nn import BagOfWords, TextTransformer
+from jaxembed.recipe import Recipe
+from jaxembed.run import Run
+from jaxembed.train import Adam
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Flags; any other field of the recipe is reached as --loss.chunk_size 512 and the like."""
+
+    workdir: Path
+    """Run directory; the same command resumes."""
+    data: str = "docstring-pairs"
+    """docstring-pairs, PATH (TREC-QA, Cranfield, a table or a folder of them), or tfds:NAME."""
+    query: str = "query"
+    """Column or feature of queries."""
+    document: str = "document"
+    """Column or feature of documents."""
+    tower: Literal["transformer", "bag"] = "bag"
+    shared: bool = True
+    """One tower for both sides."""
+    vocab: int = 6000
+    width: int = 256
+    layers: int = 2
+    dim: int = 256
+    max_length: int = 48
+    loss: Literal["clip", "info-nce", "sigmoid"] = "clip"
+    lr: float = 2e-3
+    batch_size: int = 512
+    epochs: int = 20
+    seed: int = 1
+    checkpoint_seconds: float = 60.0
+    smoke: bool = False
+    """A run of seconds."""
+
+
+def make_recipe(config: Config) -> Recipe:
+    """The recipe that the flags stand for."""
+    width = config.width
+    tower = BagOfWords(config.vocab, width, config.max_length)
+    if config.tower == "transformer":
+        tower = TextTransformer(
+            config.vocab,
+            width,
+            config.layers,
+            4 * width,
+            max(1, width // 32),
+            max_length=config.max_length,
+            pool="mean",
+            dropout=0.1,
+        )
+    bias = -10.0 if config.loss == "sigmoid" else None
+    doc = None if config.shared else tower
+    return Recipe(
+        model=DualEncoder(tower, doc, projection=config.dim, start_bias=bias),
+        data=TextPairs(config.data, config.query, config.document, on_bad="skip"),
+        loss=Contrastive(config.loss),
+        optim=Adam(
+            lr=config.lr,
+            schedule="cosine",
+            warmup=0.05,
+            batch_size=config.batch_size,
+            clip_norm=1.0,
+        ),
+        epochs=config.epochs,
+        seed=config.seed,
+    )
+
+
+def report(run: Run) -> None:
+    """Where to look."""
+    print(f"Similarities, what is retrieved and a map are in {run.path / 'figures'}.")
+
+
+if __name__ == "__main__":
+    smoke = {"epochs": 1, "width": 16, "dim": 16, "batch_size": 2048, "max_length": 16}
+    sys.exit(run_experiment(make_recipe, Config, smoke=smoke, report=report, description=__doc__))

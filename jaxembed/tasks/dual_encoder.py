@@ -1,0 +1,279 @@
+"""Dual encoders of images with captions and of pairs of texts as a task."""
+
+import functools
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, PyTree
+
+from jaxembed.data import (
+    ImageCaptions,
+    ImageSet,
+    RetrievalSet,
+    TextTokenizer,
+    load_captions,
+    load_text_pairs,
+    load_tokenizer,
+    read_lines,
+    read_objects,
+    train_wordpiece,
+)
+from jaxembed.data import captions as caption_data
+from jaxembed.data import text_pairs as pair_data
+from jaxembed.metrics import BM25, mrr, rank, recall_at_k
+from jaxembed.models import make_contrastive_loss
+from jaxembed.models.dual_encoder import LARGEST_SCALE, side_inputs
+from jaxembed.nn import BagOfWords, TextTransformer, VisionTransformer
+from jaxembed.tasks import dual_encoder_figures
+from jaxembed.tasks.encoding import encode_objects, pad_texts
+from jaxembed.tasks.gradient import check_batch, train_streamed
+from jaxembed.tasks.task import Metric, Prepared, Training
+from jaxembed.train.mesh import whole_tree_axes
+from jaxembed.vectors import KeyedVectors
+
+LOGGER = logging.getLogger("jaxembed")
+BOUNDS = {"log_scale": (0.0, float(np.log(LARGEST_SCALE)))}
+SMALLEST_VOCAB = 64
+DEFAULT_VOCAB = 8000
+TEXT_TOWERS = (TextTransformer, BagOfWords)
+TOKENIZER = "tokenizer.json"
+
+
+class _PairRows:
+    """Pairs one by one as fields of a batch; a source for `make_batches`."""
+
+    def __init__(self, fields: dict[str, np.ndarray], images: np.ndarray | None, rows: np.ndarray):
+        self.fields, self.images, self.rows = fields, images, rows
+
+    def __len__(self) -> int:
+        return len(self.fields["ids"])
+
+    def __getitem__(self, row: int) -> dict[str, np.ndarray]:
+        fields = {name: values[row] for name, values in self.fields.items()}
+        if self.images is not None:
+            fields["query_pixels"] = self.images[self.rows[row]]
+        return fields
+
+
+def prepare(recipe: Any, cache: Path, texts: Iterable | None = None) -> Prepared:
+    """Reads the pairs and learns their tokenizer; see `Task`."""
+    del texts
+    check_batch(recipe)
+    has_images = isinstance(recipe.data, ImageCaptions)
+    _check_towers(recipe.model, has_images)
+    splits = load_captions(recipe.data) if has_images else load_text_pairs(recipe.data)
+    train, tests, skipped = splits.train, _test_sets(splits, has_images), splits.skipped
+    if has_images:
+        rows = [row for row, captions in enumerate(train.captions) for _ in captions]
+        queries, docs = None, [caption for captions in train.captions for caption in captions]
+        ids, images = train.ids[rows], train.pixels
+    else:
+        rows, images, ids = [], None, train.ids
+        queries, docs = train.queries, train.documents
+    tokenizer = train_wordpiece([*(queries or ()), *docs], _wanted_vocab(recipe.model))
+    fields, resolved = {"ids": ids}, {}
+    for side, found in (("query", queries), ("doc", docs)):
+        if found is not None:
+            tower = _tower(recipe.model, side)
+            padded, lengths, cut = pad_texts(tokenizer, found, tower.max_length)
+            fields |= {f"{side}_ids": padded, f"{side}_lengths": lengths}
+            resolved |= {f"{side}.vocab": tokenizer.vocab_size, f"{side}_texts_cut": cut}
+            if cut:
+                LOGGER.warning(
+                    "%d of %d texts are longer than %d tokens, and cut: raise model.%s.max_length.",
+                    cut,
+                    len(found),
+                    tower.max_length,
+                    side,
+                )
+        elif isinstance(recipe.model.query, VisionTransformer):
+            resolved["query.image"] = list(images.shape[1:])
+    files = {TOKENIZER: tokenizer.to_json().encode()}
+    kept = cache / "eval.npz"
+    for name, test in tests.items():
+        test.save(kept)
+        files[f"eval/{name}.npz"] = kept.read_bytes()
+    kept.unlink()
+    source = caption_data if has_images else pair_data
+    resolved |= {
+        "pairs": len(ids),
+        "tests": {name: [len(test), len(test.candidates)] for name, test in tests.items()},
+        "skipped": skipped,
+        "fingerprint": train.fingerprint(),
+        "versions": source.versions(recipe.data.source),
+    }
+    if has_images:
+        resolved["pixels"] = list(images.shape[1:])
+    abstract_params(recipe.with_sizes(resolved), resolved)
+    return Prepared(_PairRows(fields, images, np.array(rows, np.int32)), resolved, files)
+
+
+def training(recipe: Any, prepared: Prepared, mesh: Mesh) -> Training:
+    """Makes state, step and batches; see `Task`."""
+    model, source = recipe.model, prepared.data
+    is_spread = mesh.shape["data"] > 1
+    loss_fn = make_contrastive_loss(model, recipe.loss, mesh=mesh if is_spread else None)
+    example = jax.tree.map(lambda leaf: np.asarray(leaf)[None], source[0])
+
+    def init_fn(key: Array) -> PyTree:
+        sides = side_inputs(example, "query"), side_inputs(example, "doc")
+        return model.init(key, *sides)["params"]
+
+    axes = whole_tree_axes(jax.eval_shape(init_fn, jax.random.key(0)), mesh)
+    return train_streamed(recipe, mesh, source, init_fn, loss_fn, axes=axes, bounds=BOUNDS)
+
+
+def abstract_params(recipe: Any, resolved: dict[str, Any]) -> PyTree:
+    """Says shape and dtype of the parameters; see `Task`."""
+    model = recipe.model
+
+    def example(side: str) -> tuple:
+        if isinstance(_tower(model, side), TEXT_TOWERS):
+            return np.zeros((1, 1), np.int32), np.ones(1, np.int32)
+        return (np.zeros((1, *resolved["pixels"]), np.float32),)
+
+    def init(key: Array) -> PyTree:
+        return model.init(key, example("query"), example("doc"))["params"]
+
+    return jax.eval_shape(init, jax.random.key(0))
+
+
+def judged_by_stored_files(recipe: Any, folder: Path) -> Any:
+    """Returns the recipe itself: it names no files to be judged by; see `Task`."""
+    del folder
+    return recipe
+
+
+def evaluate(recipe: Any, params: PyTree, folder: Path) -> dict[str, Metric]:
+    """Recall and reciprocal rank of each test both ways, beside BM25 on texts; see `Task`."""
+    results = {}
+    k = recipe.evaluation.k
+    for name, test in load_tests(folder).items():
+        queries, docs = encode_test(recipe.model, params, folder, test)
+        scores = queries @ docs.T
+        results |= _judge(name, rank(scores, len(test.candidates), pools=test.pools), test, k)
+        if test.pools is None:
+            back = test.reversed()
+            asked = np.unique(test.relevant[test.relevant >= 0])
+            found = rank(scores.T[asked], len(test.queries))
+            results |= _judge(f"{name}/back", found, back, k)
+        if isinstance(test.queries, tuple):
+            words = BM25.build(test.candidates).scores(test.queries)
+            found = rank(words, len(test.candidates), pools=test.pools)
+            results |= _judge(f"{name}/bm25", found, test, k)
+    return results
+
+
+def _judge(name: str, found: np.ndarray, test: RetrievalSet, k: int) -> dict[str, Metric]:
+    """Recall at 1 and k, of queries with any right candidate among them, and MRR."""
+    relevant = test.relevant
+    count = len(relevant)
+    values = {
+        "recall@1": np.mean(np.asarray(recall_at_k(found, relevant, 1)) > 0),
+        f"recall@{k}": np.mean(np.asarray(recall_at_k(found, relevant, k)) > 0),
+        "mrr": np.mean(np.asarray(mrr(found, relevant))),
+    }
+    return {
+        f"{metric}/{name}": Metric(float(value), count, 3.0 / count)
+        for metric, value in values.items()
+    }
+
+
+def vectors(recipe: Any, params: PyTree, folder: Path) -> KeyedVectors:
+    """Returns the vectors of the first test's candidates; see `Task`."""
+    test = next(iter(load_tests(folder).values()))
+    _, docs = encode_test(recipe.model, params, folder, test)
+    return KeyedVectors(test.candidates, docs)
+
+
+def embed(run: Any, source: Any, tower: str | None = None) -> np.ndarray:
+    """Vectors of texts, one a line, or of images. See `Run.embed`."""
+    tower = "query" if tower is None else tower
+    if tower not in ("query", "doc"):
+        raise ValueError(f"tower is {tower!r}: choose query or doc.")
+    if isinstance(_tower(run.model, tower), TEXT_TOWERS):
+        objects: Any = read_lines(Path(source))
+        if not objects:
+            raise ValueError(f"{source} has no lines: give one text a line.")
+    else:
+        height, _, channels = run.resolved["pixels"]
+        found = read_objects(ImageSet(f"{source}", size=height, channels=channels), source)
+        found = found[..., None] if found.ndim == 3 else found
+        objects = np.rint(255 * found).astype(np.uint8)
+    return encode_side(run.model, run.params, run.path, tower, objects)
+
+
+def figures(recipe: Any, params: PyTree, folder: Path) -> dict[str, Any]:
+    """Similarities, what is retrieved, a map of both towers, loss and scale; see `Task`."""
+    name, test = next(iter(load_tests(folder).items()))
+    queries, docs = encode_test(recipe.model, params, folder, test)
+    return dual_encoder_figures.figures(name, test, queries, docs, folder)
+
+
+def load_tests(folder: Path) -> dict[str, RetrievalSet]:
+    """The retrievals that a run holds to be judged by, by name."""
+    return {path.stem: RetrievalSet.load(path) for path in sorted((folder / "eval").glob("*.npz"))}
+
+
+def encode_test(
+    model: Any, params: PyTree, folder: Path, test: RetrievalSet
+) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors of a test's queries and candidates."""
+    return (
+        encode_side(model, params, folder, "query", test.queries),
+        encode_side(model, params, folder, "doc", test.candidates),
+    )
+
+
+def encode_side(
+    model: Any, params: PyTree, folder: Path, side: str, objects: Sequence[str] | np.ndarray
+) -> np.ndarray:
+    """Vectors of texts or images by one tower."""
+    tower = _tower(model, side)
+    tokenizer = _read_tokenizer(folder) if isinstance(tower, TEXT_TOWERS) else None
+    encode = functools.partial(_encode, model, params, side)
+    return encode_objects(encode, objects, tokenizer, getattr(tower, "max_length", 0))
+
+
+def _read_tokenizer(folder: Path) -> TextTokenizer:
+    return load_tokenizer(folder / TOKENIZER)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "side"))
+def _encode(model: Any, params: PyTree, side: str, *inputs: Array) -> Array:
+    return model.apply({"params": params}, *inputs, method=f"encode_{side}")
+
+
+def _tower(model: Any, side: str) -> Any:
+    """The module of a side; queries' where both share it."""
+    return model.query if side == "query" or model.doc is None else model.doc
+
+
+def _wanted_vocab(model: Any) -> int:
+    """The largest vocabulary that a text tower asks for."""
+    towers = [_tower(model, side) for side in ("query", "doc")]
+    return max(tower.vocab for tower in towers if isinstance(tower, TEXT_TOWERS)) or DEFAULT_VOCAB
+
+
+def _check_towers(model: Any, has_images: bool) -> None:
+    """Raises unless the towers are of what the data hold."""
+    is_text = [isinstance(_tower(model, side), TEXT_TOWERS) for side in ("query", "doc")]
+    if is_text != [not has_images, True]:
+        wanted = "an image tower and a text tower" if has_images else "two text towers"
+        raise ValueError(
+            f"the model has {type(model.query).__name__} and {type(model.doc).__name__}, but the "
+            f"data ask for {wanted}."
+        )
+    if 0 < _wanted_vocab(model) < SMALLEST_VOCAB:
+        raise ValueError(f"vocab is {_wanted_vocab(model)}: give {SMALLEST_VOCAB} or more, or 0.")
+
+
+def _test_sets(splits: Any, has_images: bool) -> dict[str, RetrievalSet]:
+    if has_images:
+        return {name: splits.retrieval(name) for name in splits.tests}
+    return splits.tests
