@@ -48,8 +48,8 @@ def nearest_pixels(
         batch = asked.queries[start : start + batch_size]
         missing = batch_size - len(batch)  # one shape, one compilation
         queries = np.pad(_flatten(batch), ((0, missing), (0, 0)))
-        found = np.asarray(index.search(queries, min(_LOOKED_AT, index.size)).ids)[: len(batch)]
-        for near in known[found]:
+        _, ids = index.search(queries, min(_LOOKED_AT, index.size))
+        for near in known[np.asarray(ids)[: len(batch)]]:
             distinct = list(dict.fromkeys(near[near >= 0].tolist()))[:k]
             rows.append(distinct + [-1] * (k - len(distinct)))
     return np.array(rows, np.int32)

@@ -7,8 +7,8 @@ python -m experiments.benchmarks.retrieval_baselines PATH/sts/trecqa-wang docstr
 import pathlib
 import sys
 
-from experiments.benchmarks.record import record
 from experiments.baselines import judge, nearest_pixels, rank_by_words
+from experiments.benchmarks.record import record
 from jaxembed.data import ImageCaptions, TextPairs, load_captions, load_text_pairs
 
 
