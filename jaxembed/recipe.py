@@ -9,7 +9,16 @@ import typing
 from typing import Any
 
 from jaxembed.data import HistorySet, ImageSet, TextCorpus
-from jaxembed.models import AE, CBOW, VAE, Reconstruction, SkipGram, VariationalBound
+from jaxembed.models import (
+    AE,
+    CBOW,
+    VAE,
+    Reconstruction,
+    SkipGram,
+    TwoViews,
+    VariationalBound,
+    ViewEncoder,
+)
 from jaxembed.models.word2vec import RowSGD, WindowPairs
 from jaxembed.train import Adam
 
@@ -109,6 +118,7 @@ FAMILIES = (
     Family((SkipGram, CBOW), (TextCorpus,), (WindowPairs,), (RowSGD,), (WordEvaluation,)),
     Family((AE,), (ImageSet,), (Reconstruction,), (Adam,), (CodeEvaluation,)),
     Family((VAE,), (ImageSet,), (VariationalBound,), (Adam,), (CodeEvaluation,)),
+    Family((ViewEncoder,), (ImageSet,), (TwoViews,), (Adam,), (CodeEvaluation,)),
     Family((VAE,), (HistorySet,), (VariationalBound,), (Adam,), (RankingEvaluation,)),
 )
 

@@ -20,9 +20,9 @@ from jaxtyping import Array, Key, PyTree
 from jaxembed.atomic import write_atomically
 from jaxembed.data import HistorySet, ImageSet, TextCorpus, Vocabulary
 from jaxembed.environment import describe_environment, trim_heap
-from jaxembed.models import AE, CBOW, VAE, SkipGram
+from jaxembed.models import AE, CBOW, VAE, SkipGram, ViewEncoder
 from jaxembed.recipe import Recipe, flatten
-from jaxembed.tasks import autoencoder, recommender, word2vec
+from jaxembed.tasks import autoencoder, recommender, view_encoder, word2vec
 from jaxembed.tasks.curves import read_metrics
 from jaxembed.tasks.task import Metric, Prepared, Task
 from jaxembed.train import (
@@ -45,6 +45,7 @@ TASKS: dict[tuple[type, type], Task] = {
     (CBOW, TextCorpus): word2vec,
     (AE, ImageSet): autoencoder,
     (VAE, ImageSet): autoencoder,
+    (ViewEncoder, ImageSet): view_encoder,
     (VAE, HistorySet): recommender,
 }
 PathLike = str | os.PathLike[str]

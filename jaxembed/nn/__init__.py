@@ -8,6 +8,7 @@ from jaxembed.nn.attention import (
     MultiHeadAttention,
     attention_weights,
 )
+from jaxembed.nn.augmentation import add_noise, random_crop, random_shift
 from jaxembed.nn.convolutional import ConvolutionalDecoder, ConvolutionalEncoder
 from jaxembed.nn.dense import DenseStack
 from jaxembed.nn.recurrent import Recurrent, RecurrentStack
@@ -30,7 +31,10 @@ __all__ = [
     "Recurrent",
     "RecurrentStack",
     "TransformerLayer",
+    "add_noise",
     "attention_weights",
     "causal_mask",
+    "random_crop",
+    "random_shift",
     "sinusoidal_positions",
 ]
