@@ -31,7 +31,9 @@ from jaxembed.models import (
     SkipGram,
     TokenCrossEntropy,
     TransformerSeq2Seq,
+    TwoViews,
     VariationalBound,
+    ViewEncoder,
 )
 from jaxembed.models.word2vec import RowSGD, WindowPairs
 from jaxembed.nn import BagOfWords, ResNet, TextTransformer, Views, VisionTransformer
@@ -186,6 +188,7 @@ FAMILIES = (
     Family((SkipGram, CBOW), (TextCorpus,), (WindowPairs,), (RowSGD,), (WordEvaluation,)),
     Family((AE,), (ImageSet,), (Reconstruction,), (Adam,), (CodeEvaluation,)),
     Family((VAE,), (ImageSet,), (VariationalBound,), (Adam,), (CodeEvaluation,)),
+    Family((ViewEncoder,), (ImageSet,), (TwoViews,), (Adam,), (CodeEvaluation,)),
     Family((VAE,), (HistorySet,), (VariationalBound,), (Adam,), (RankingEvaluation,)),
     Family(
         (Seq2Seq, TransformerSeq2Seq),

@@ -29,9 +29,27 @@ from jaxembed.data import (
     Vocabulary,
 )
 from jaxembed.environment import describe_environment, trim_heap
-from jaxembed.models import AE, CBOW, VAE, Bert, DualEncoder, Seq2Seq, SkipGram, TransformerSeq2Seq
+from jaxembed.models import (
+    AE,
+    CBOW,
+    VAE,
+    Bert,
+    DualEncoder,
+    Seq2Seq,
+    SkipGram,
+    TransformerSeq2Seq,
+    ViewEncoder,
+)
 from jaxembed.recipe import Recipe, flatten
-from jaxembed.tasks import autoencoder, bert, dual_encoder, recommender, seq2seq, word2vec
+from jaxembed.tasks import (
+    autoencoder,
+    bert,
+    dual_encoder,
+    recommender,
+    seq2seq,
+    view_encoder,
+    word2vec,
+)
 from jaxembed.tasks.curves import read_metrics
 from jaxembed.tasks.task import Metric, Prepared, Task
 from jaxembed.train import (
@@ -54,6 +72,7 @@ TASKS: dict[tuple[type, type], Task] = {
     (CBOW, TextCorpus): word2vec,
     (AE, ImageSet): autoencoder,
     (VAE, ImageSet): autoencoder,
+    (ViewEncoder, ImageSet): view_encoder,
     (VAE, HistorySet): recommender,
     (Seq2Seq, PairSet): seq2seq,
     (TransformerSeq2Seq, PairSet): seq2seq,

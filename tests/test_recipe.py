@@ -18,7 +18,9 @@ from jaxembed.models import (
     SkipGram,
     TokenCrossEntropy,
     TransformerSeq2Seq,
+    TwoViews,
     VariationalBound,
+    ViewEncoder,
 )
 from jaxembed.models.word2vec import RowSGD, WindowPairs
 from jaxembed.recipe import (
@@ -80,6 +82,11 @@ FULL = [
     ),
     Recipe(TransformerSeq2Seq(0, 0, activation="gelu", shared=True), PairSet("cmudict")),
     Recipe(CBOW(0, 3, "softmax"), TextCorpus("docstrings", max_vocab=None)),
+    Recipe(
+        model=ViewEncoder((4, 4), (8,), 3, 2, "tanh", "bfloat16"),
+        data=ImageSet("digits"),
+        loss=TwoViews(0.5, 0.25, 2, 0.0),
+    ),
 ]
 
 

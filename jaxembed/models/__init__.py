@@ -10,6 +10,7 @@ from jaxembed.models.seq2seq import Seq2Seq, TransformerSeq2Seq
 from jaxembed.models.seq2seq_loss import TokenCrossEntropy, make_translation_loss
 from jaxembed.models.vae import VAE
 from jaxembed.models.vae_loss import VariationalBound, make_iwae_loss, make_vae_loss
+from jaxembed.models.view_encoder import TwoViews, ViewEncoder, make_view, make_view_loss
 from jaxembed.models.word2vec import CBOW, SkipGram
 
 __all__ = [
@@ -26,7 +27,9 @@ __all__ = [
     "SkipGram",
     "TokenCrossEntropy",
     "TransformerSeq2Seq",
+    "TwoViews",
     "VariationalBound",
+    "ViewEncoder",
     "make_autoencoder_loss",
     "make_clip",
     "make_contrastive_loss",
@@ -36,4 +39,6 @@ __all__ = [
     "make_pretraining_loss",
     "make_vae_loss",
     "predict_masked",
+    "make_view",
+    "make_view_loss",
 ]
