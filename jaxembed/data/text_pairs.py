@@ -42,7 +42,8 @@ class TextPairs:
             tables train.* and test.*; or tfds:NAME. What has no test set of its own is split by a
             hash of the query (of the function's name, of `docstring-pairs`).
         query: Name of the column or feature of queries.
-        document: Name of the column or feature of documents.
+        document: Name of the column or feature of documents; that of queries pairs each text with
+            itself, for towers whose dropout makes two vectors of it.
         longest: Most characters a text may have.
         on_bad: Whether what is empty, too long, ragged or without a partner is refused, or skipped
             and counted.
@@ -57,8 +58,6 @@ class TextPairs:
     def __post_init__(self) -> None:
         if self.longest < 1:
             raise ValueError(f"longest is {self.longest}; give 1 or more characters.")
-        if self.query == self.document:
-            raise ValueError(f"query and document are both {self.query!r}; name two columns.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,6 +51,13 @@ def test_a_table_of_any_kind_is_split_by_its_queries(tmp_path, kind):
     assert set(splits.tests) == {part for part in ("validation", "test") if wanted[part]}
 
 
+def test_one_column_twice_pairs_each_text_with_itself(tmp_path):
+    write_tsv(tmp_path / "x.tsv", ROWS)
+    splits = load_text_pairs(TextPairs(str(tmp_path / "x.tsv"), document="query"))
+    assert splits.train.queries == splits.train.documents
+    assert len(set(splits.train.ids.tolist())) == len(splits.train)
+
+
 def test_a_folder_of_tables_keeps_its_splits(tmp_path):
     write_tsv(tmp_path / "train.tsv", ROWS[:4])
     write_jsonl(tmp_path / "test.jsonl", [("a", "one"), ("b", "two"), ("a", "two")])
@@ -120,8 +127,6 @@ def test_tables_that_cannot_be_read_are_explained(tmp_path, name, content, error
 def test_wrong_options_are_explained(tmp_path):
     with pytest.raises(FileNotFoundError, match="Did you mean 'docstring-pairs'"):
         load_text_pairs(TextPairs("docstring-pair"))
-    with pytest.raises(ValueError, match="name two columns"):
-        TextPairs(query="text", document="text")
     with pytest.raises(ValueError, match="1 or more characters"):
         TextPairs(longest=0)
 
