@@ -1,8 +1,10 @@
 """What a trained retrieval has to beat: nearest neighbours of pixels, and BM25."""
 
+import dataclasses
 from typing import Literal
 
 import numpy as np
+from PIL import Image
 
 from jaxembed.data import CaptionedImages, RetrievalSet
 from jaxembed.metrics import (
@@ -48,11 +50,30 @@ def nearest_pixels(
         batch = asked.queries[start : start + batch_size]
         missing = batch_size - len(batch)  # one shape, one compilation
         queries = np.pad(_flatten(batch), ((0, missing), (0, 0)))
-        found = np.asarray(index.search(queries, min(_LOOKED_AT, index.size)).ids)[: len(batch)]
-        for near in known[found]:
+        _, ids = index.search(queries, min(_LOOKED_AT, index.size))
+        for near in known[np.asarray(ids)[: len(batch)]]:
             distinct = list(dict.fromkeys(near[near >= 0].tolist()))[:k]
             rows.append(distinct + [-1] * (k - len(distinct)))
     return np.array(rows, np.int32)
+
+
+def crop_ink(images: CaptionedImages) -> CaptionedImages:
+    """Scales what is drawn on black to the whole image, so that place and size do not count.
+
+    Args:
+        images: Images, 0 where nothing is drawn.
+
+    Returns:
+        The same, scaled.
+    """
+    _, height, width, channels = images.pixels.shape
+    scaled = []
+    for pixels in images.pixels:
+        rows, columns = (np.flatnonzero(pixels.any(axis=(other, 2))) for other in (1, 0))
+        box = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        colours = [Image.fromarray(box[..., i]).resize((width, height)) for i in range(channels)]
+        scaled.append(np.stack([np.asarray(colour) for colour in colours], axis=-1))
+    return dataclasses.replace(images, pixels=np.stack(scaled))
 
 
 def rank_by_words(asked: RetrievalSet, k: int = 100) -> np.ndarray:

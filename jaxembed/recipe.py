@@ -17,7 +17,9 @@ from jaxembed.models import (
     DualEncoder,
     Reconstruction,
     SkipGram,
+    TwoViews,
     VariationalBound,
+    ViewEncoder,
 )
 from jaxembed.models.word2vec import RowSGD, WindowPairs
 from jaxembed.nn import BagOfWords, ResNet, TextTransformer, Views, VisionTransformer
@@ -134,6 +136,7 @@ FAMILIES = (
     Family((SkipGram, CBOW), (TextCorpus,), (WindowPairs,), (RowSGD,), (WordEvaluation,)),
     Family((AE,), (ImageSet,), (Reconstruction,), (Adam,), (CodeEvaluation,)),
     Family((VAE,), (ImageSet,), (VariationalBound,), (Adam,), (CodeEvaluation,)),
+    Family((ViewEncoder,), (ImageSet,), (TwoViews,), (Adam,), (CodeEvaluation,)),
     Family((VAE,), (HistorySet,), (VariationalBound,), (Adam,), (RankingEvaluation,)),
     Family(
         (DualEncoder,),

@@ -27,9 +27,9 @@ from jaxembed.data import (
     Vocabulary,
 )
 from jaxembed.environment import describe_environment, trim_heap
-from jaxembed.models import AE, CBOW, VAE, DualEncoder, SkipGram
+from jaxembed.models import AE, CBOW, VAE, DualEncoder, SkipGram, ViewEncoder
 from jaxembed.recipe import Recipe, flatten
-from jaxembed.tasks import autoencoder, dual_encoder, recommender, word2vec
+from jaxembed.tasks import autoencoder, dual_encoder, recommender, view_encoder, word2vec
 from jaxembed.tasks.curves import read_metrics
 from jaxembed.tasks.task import Metric, Prepared, Task
 from jaxembed.train import (
@@ -52,6 +52,7 @@ TASKS: dict[tuple[type, type], Task] = {
     (CBOW, TextCorpus): word2vec,
     (AE, ImageSet): autoencoder,
     (VAE, ImageSet): autoencoder,
+    (ViewEncoder, ImageSet): view_encoder,
     (VAE, HistorySet): recommender,
     (DualEncoder, ImageCaptions): dual_encoder,
     (DualEncoder, TextPairs): dual_encoder,

@@ -29,7 +29,8 @@ ARROWS = {
     "tasks": {"models", "data", "train", "vectors", "metrics"},
     "run": {"recipe", "tasks", "atomic", "environment"},
     "encoder": {"run", "convert", "models", "data"},
-    "cli": {"run", "convert", "vectors", "encoder", "search", "metrics"},
+    "candidates": {"search", "atomic"},
+    "cli": {"candidates", "run", "convert", "vectors", "encoder", "search", "metrics"},
     "experiments": {"cli"},
 }
 PURE = {"losses", "decoding", "search"}

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxembed.data import HistorySet, ImageSet, TextCorpus
-from jaxembed.models import AE, CBOW, VAE, Reconstruction, SkipGram, VariationalBound
+from jaxembed.models import (
+    AE,
+    CBOW,
+    VAE,
+    Reconstruction,
+    SkipGram,
+    TwoViews,
+    VariationalBound,
+    ViewEncoder,
+)
 from jaxembed.models.word2vec import RowSGD, WindowPairs
 from jaxembed.recipe import (
     TYPES,
@@ -59,6 +68,11 @@ FULL = [
         loss=VariationalBound("iwae", samples=5, gradient="doubly-reparameterized"),
     ),
     Recipe(CBOW(0, 3, "softmax"), TextCorpus("docstrings", max_vocab=None)),
+    Recipe(
+        model=ViewEncoder((4, 4), (8,), 3, 2, "tanh", "bfloat16"),
+        data=ImageSet("digits"),
+        loss=TwoViews(0.5, 0.25, 2, 0.0),
+    ),
 ]
 
 

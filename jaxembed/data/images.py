@@ -6,11 +6,12 @@ import dataclasses
 import gzip
 import hashlib
 import importlib.metadata
+import io
 import logging
 import os
 import pathlib
 import zlib
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -315,12 +316,12 @@ def _read_folder(folder: pathlib.Path, images: ImageSet) -> Images:
 
 
 def decode_picture(
-    source: str | os.PathLike[str] | BinaryIO, *, size: int | None, channels: int
+    source: str | os.PathLike[str] | bytes, *, size: int | None, channels: int
 ) -> np.ndarray:
     """Reads one picture.
 
     Args:
-        source: Path, or open file.
+        source: Path, or content of a file.
         size: Side of a square to scale it to; None leaves it.
         channels: 1 for grey, 3 for colours.
 
@@ -338,7 +339,7 @@ def decode_picture(
             "pictures are read with Pillow: pip install 'jaxembed[experiments]'."
         ) from error
     try:
-        with Image.open(source) as picture:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
             picture = picture.convert("L" if channels == 1 else "RGB")
             if size is not None:
                 picture = picture.resize((size, size), Image.Resampling.BILINEAR)

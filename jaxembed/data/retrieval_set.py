@@ -119,7 +119,7 @@ def make_retrieval_set(
     candidates: Sequence[str] | np.ndarray,
     relevant: Sequence[Sequence[int]],
     *,
-    gains: Sequence[Sequence[float]] | None = None,
+    gains: Sequence[Sequence[float | int]] | None = None,
     pools: Sequence[Sequence[int]] | None = None,
 ) -> RetrievalSet:
     """Makes a set of ragged lists.
@@ -157,7 +157,7 @@ def _take(values: Objects, numbers: Sequence[int]) -> Objects:
     return tuple(values[number] for number in numbers)
 
 
-def _pad(rows: Sequence[Sequence[float]], filler: int, dtype: type) -> np.ndarray:
+def _pad(rows: Sequence[Sequence[float | int]], filler: int, dtype: type) -> np.ndarray:
     padded = np.full((len(rows), max(1, max(map(len, rows), default=1))), filler, dtype)
     for place, row in zip(padded, rows, strict=True):
         place[: len(row)] = row

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import pathlib
 import tarfile
@@ -98,7 +97,7 @@ def _read_example(
     if not kept:
         return None
     try:
-        pixels = decode_picture(io.BytesIO(image), size=data.size, channels=data.channels)
+        pixels = decode_picture(image, size=data.size, channels=data.channels)
     except OSError as error:
         faults.report("unreadable images", f"{where}: the image cannot be read ({error})")
         return None

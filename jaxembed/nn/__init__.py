@@ -9,6 +9,7 @@ from jaxembed.nn.attention import (
     attention_weights,
 )
 from jaxembed.nn.augment import Views, random_views
+from jaxembed.nn.augmentation import add_noise, random_crop, random_shift
 from jaxembed.nn.convolutional import ConvolutionalDecoder, ConvolutionalEncoder
 from jaxembed.nn.dense import DenseStack
 from jaxembed.nn.pooling import AttentionPooling, pool_layers, pool_pieces, pool_tokens
@@ -41,11 +42,14 @@ __all__ = [
     "TransformerLayer",
     "Views",
     "VisionTransformer",
+    "add_noise",
     "attention_weights",
     "causal_mask",
     "pool_layers",
     "pool_pieces",
     "pool_tokens",
+    "random_crop",
+    "random_shift",
     "random_views",
     "scale_bytes",
     "sinusoidal_positions",

@@ -39,7 +39,7 @@ AT_ONCE = 1000
 BOUNDED = ("bernoulli", "multinomial", "discretized-logistic")
 
 
-class _Rows:
+class Rows:
     """Examples one by one; a source for `make_batches`."""
 
     def __init__(self, pixels: np.ndarray):
@@ -85,7 +85,10 @@ def prepare(recipe: Any, cache: Path, texts: Iterable | None = None) -> Prepared
     # A model that cannot be made shall be known before a directory is written.
     abstract_params(recipe.with_sizes({"shape": list(shape)}), {})
     most = recipe.evaluation.most
-    files = {"eval/test.npz": _pack(test, most), "eval/train.npz": _pack(train, 5 * most)}
+    files = {
+        "eval/test.npz": pack_examples(test, most),
+        "eval/train.npz": pack_examples(train, 5 * most),
+    }
     resolved = {
         "shape": list(shape),
         "count": len(train),
@@ -103,7 +106,7 @@ def training(recipe: Any, prepared: Prepared, mesh: Mesh) -> Training:
     loss_fn = make_loss(recipe, model, count_steps(recipe, len(pixels)))
     init_fn = functools.partial(_init, model)
     if pixels.nbytes > HELD_ON_DEVICE:
-        return train_streamed(recipe, mesh, _Rows(pixels), init_fn, loss_fn)
+        return train_streamed(recipe, mesh, Rows(pixels), init_fn, loss_fn)
     return train_on_device(recipe, mesh, {"x": pixels}, init_fn, loss_fn)
 
 
@@ -152,7 +155,7 @@ def evaluate(recipe: Any, params: PyTree, folder: Path) -> dict[str, Metric]:
     model = recipe.model
     codes, test_codes = (embed_pixels(model, params, part.pixels) for part in (train, test))
     count = len(test)
-    reconstructed = _in_batches(_reconstruct, model, params, test.pixels)
+    reconstructed = in_batches(_reconstruct, model, params, test.pixels)
     error = np.sum((reconstructed - test.pixels).reshape(count, -1) ** 2, axis=1).mean()
     results = {"squared_error": Metric(float(error), count, 1e-3 * float(error))}
     size = min(model.latent, *train.pixels.reshape(len(train), -1).shape)
@@ -247,7 +250,29 @@ def load_examples(folder: Path) -> tuple[Images, Images]:
 
 def embed_pixels(model: AE | VAE, params: PyTree, pixels: np.ndarray) -> np.ndarray:
     """Codes, or means of codes, batch by batch."""
-    return _in_batches(_encode, model, params, pixels)
+    return in_batches(_encode, model, params, pixels)
+
+
+def in_batches(function: Any, model: Any, params: PyTree, pixels: np.ndarray) -> np.ndarray:
+    """Applies a function to equal batches, so that it is compiled once."""
+    size = min(AT_ONCE, len(pixels))
+    parts = []
+    for start in range(0, len(pixels), size):
+        part = pixels[start : start + size]
+        padding = [(0, size - len(part))] + [(0, 0)] * (pixels.ndim - 1)
+        parts.append(np.asarray(function(model, params, np.pad(part, padding)))[: len(part)])
+    return np.concatenate(parts)
+
+
+def pack_examples(images: Images, most: int) -> bytes:
+    """The first images as an .npz file; what is drawn from was shuffled, or came so."""
+    images = images.take(np.arange(min(most, len(images))))
+    arrays = {"pixels": images.pixels, "classes": np.array(images.classes, np.str_)}
+    if images.labels is not None:
+        arrays["labels"] = images.labels
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)
+    return stream.getvalue()
 
 
 @functools.partial(jax.jit, static_argnames="model")
@@ -261,27 +286,5 @@ def _reconstruct(model, params, x):
     return model.apply({"params": params}, x, method="reconstruct")
 
 
-def _in_batches(function: Any, model: Any, params: PyTree, pixels: np.ndarray) -> np.ndarray:
-    """Applies a function to equal batches, so that it is compiled once."""
-    size = min(AT_ONCE, len(pixels))
-    parts = []
-    for start in range(0, len(pixels), size):
-        part = pixels[start : start + size]
-        padding = [(0, size - len(part))] + [(0, 0)] * (pixels.ndim - 1)
-        parts.append(np.asarray(function(model, params, np.pad(part, padding)))[: len(part)])
-    return np.concatenate(parts)
-
-
 def _init(model: AE | VAE, key: Array) -> PyTree:
     return model.init(key, np.zeros((1, *model.shape), np.float32))["params"]
-
-
-def _pack(images: Images, most: int) -> bytes:
-    """The first images as an .npz file; what is drawn from was shuffled, or came so."""
-    images = images.take(np.arange(min(most, len(images))))
-    arrays = {"pixels": images.pixels, "classes": np.array(images.classes, np.str_)}
-    if images.labels is not None:
-        arrays["labels"] = images.labels
-    stream = io.BytesIO()
-    np.savez_compressed(stream, **arrays)
-    return stream.getvalue()

@@ -1,0 +1,96 @@
+"""Random views of images: pure functions of a key, to be called inside a training step."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+
+def random_crop(
+    images: Float[Array, "batch height width channels"],
+    key: Key[Array, ""],
+    *,
+    smallest: float,
+) -> Float[Array, "batch height width channels"]:
+    """Cuts a part out of each image and scales it to the whole size.
+
+    Args:
+        images: Images.
+        key: Decides places and sizes; each image has its own.
+        smallest: The least share of the area that is kept, above 0 and at most 1; shares are
+            uniform from it to 1. The proportions stay.
+
+    Returns:
+        Images of the same size, interpolated linearly.
+
+    Raises:
+        ValueError: If `smallest` is out of range.
+
+    Reference: Chen et al., 2020, https://arxiv.org/abs/2002.05709, appendix A, without the change
+    of proportions.
+    """
+    if not 0 < smallest <= 1:
+        raise ValueError(f"smallest is {smallest}: give a share of the area, above 0 and up to 1.")
+    batch, *size, _ = images.shape
+    share_key, place_key = jax.random.split(key)
+    shares = jax.random.uniform(share_key, (batch, 1), minval=smallest, maxval=1.0)
+    kept = jnp.sqrt(shares)  # of each side
+    sides = jnp.array(size, jnp.float32)[None, :]
+    starts = jax.random.uniform(place_key, (batch, 2)) * (1.0 - kept) * sides
+
+    def crop(image, kept, start):
+        scale = jnp.broadcast_to(1.0 / kept, (2,))
+        return jax.image.scale_and_translate(
+            image, image.shape, (0, 1), scale, -start * scale, "linear", antialias=False
+        )
+
+    return jax.vmap(crop)(images, kept, starts)
+
+
+def random_shift(
+    images: Float[Array, "batch height width channels"], key: Key[Array, ""], *, most: int
+) -> Float[Array, "batch height width channels"]:
+    """Moves each image by whole pixels; zeros come in from outside.
+
+    Args:
+        images: Images.
+        key: Decides the shifts; each image has its own.
+        most: Largest shift in pixels, the same along both axes and in both directions.
+
+    Returns:
+        Images of the same size.
+
+    Raises:
+        ValueError: If `most` is below 0.
+    """
+    if most < 0:
+        raise ValueError(f"most is {most}: give 0 or more pixels.")
+    edges = ((0, 0), (most, most), (most, most), (0, 0))
+    padded = jnp.pad(images, edges)
+    starts = jax.random.randint(key, (images.shape[0], 2), 0, 2 * most + 1)
+
+    def move(image, start):
+        return jax.lax.dynamic_slice(image, (start[0], start[1], 0), images.shape[1:])
+
+    return jax.vmap(move)(padded, starts)
+
+
+def add_noise(
+    images: Float[Array, "batch height width channels"], key: Key[Array, ""], *, deviation: float
+) -> Float[Array, "batch height width channels"]:
+    """Adds Gaussian noise to pixels, and keeps them from 0 to 1.
+
+    Args:
+        images: Images from 0 to 1.
+        key: Decides the noise.
+        deviation: Its standard deviation, 0 or more.
+
+    Returns:
+        Images from 0 to 1.
+
+    Raises:
+        ValueError: If `deviation` is below 0.
+    """
+    if deviation < 0:
+        raise ValueError(f"deviation is {deviation}: give 0 or more.")
+    noise = deviation * jax.random.normal(key, images.shape, images.dtype)
+    return jnp.clip(images + noise, 0.0, 1.0)

@@ -1,0 +1,83 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxembed.nn import add_noise, random_crop, random_shift
+
+IMAGES = np.random.default_rng(0).random((6, 8, 10, 2), np.float32)
+KEY = jax.random.key(3)
+
+
+def test_a_shift_moves_whole_pixels_and_zeros_come_in():
+    moved = np.asarray(random_shift(jnp.asarray(IMAGES), KEY, most=2))
+    padded = np.pad(IMAGES, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    shifts = set()
+    for image, result in zip(padded, moved, strict=True):
+        found = [
+            (row, column)
+            for row in range(5)
+            for column in range(5)
+            if np.array_equal(image[row : row + 8, column : column + 10], result)
+        ]
+        assert len(found) == 1
+        shifts.add(found[0])
+    assert len(shifts) > 2
+    np.testing.assert_array_equal(random_shift(jnp.asarray(IMAGES), KEY, most=0), IMAGES)
+
+
+def test_a_crop_of_everything_is_the_image():
+    whole = random_crop(jnp.asarray(IMAGES), KEY, smallest=1.0)
+    np.testing.assert_allclose(whole, IMAGES, atol=1e-5)
+
+
+def test_a_crop_enlarges_a_part_within_the_image():
+    rows, columns = np.mgrid[0:8, 0:10].astype(np.float32) + 0.5
+    ramp = np.broadcast_to(np.stack([rows, columns], -1), IMAGES.shape)
+    cropped = np.asarray(random_crop(jnp.asarray(ramp), KEY, smallest=0.25))
+    # Inside, a crop of a ramp is a ramp whose slope is the share of the side that is kept.
+    for channel, axis in ((0, 1), (1, 2)):
+        values = cropped[..., channel]
+        slopes = np.diff(values, axis=axis)
+        inner = slopes[:, 2:-2, 2:-2]
+        assert np.all(np.ptp(inner.reshape(len(inner), -1), axis=1) < 1e-4)
+        kept = inner[:, 0, 0]
+        assert np.all((kept >= 0.5 - 1e-4) & (kept <= 1 + 1e-4))
+        assert values.min() >= 0.5 - 1e-4 and values.max() <= values.shape[axis] - 0.5 + 1e-4
+    np.testing.assert_allclose(
+        np.diff(cropped[:, 4, 4:6, 1], axis=1)[:, 0],
+        np.diff(cropped[:, 4:6, 4, 0], axis=1)[:, 0],
+        atol=1e-4,
+    )  # proportions stay
+
+
+def test_noise_has_its_deviation_and_stays_within_the_range():
+    grey = jnp.full((50, 8, 8, 1), 0.5)
+    noisy = np.asarray(add_noise(grey, KEY, deviation=0.1))
+    # 3,200 draws: the standard error of the deviation is 0.1 / sqrt(6,400) = 0.00125.
+    assert abs(noisy.std() - 0.1) < 0.006 and abs(noisy.mean() - 0.5) < 0.01
+    wild = np.asarray(add_noise(grey, KEY, deviation=3.0))
+    assert wild.min() == 0.0 and wild.max() == 1.0
+
+
+def test_equal_keys_give_equal_views_and_each_image_has_its_own():
+    same = jnp.broadcast_to(jnp.asarray(IMAGES[:1]), IMAGES.shape)
+    for view in (
+        lambda key: random_crop(same, key, smallest=0.3),
+        lambda key: random_shift(same, key, most=3),
+        lambda key: add_noise(same, key, deviation=0.2),
+    ):
+        first = np.asarray(view(KEY))
+        np.testing.assert_array_equal(first, view(KEY))
+        assert not np.array_equal(first, view(jax.random.key(4)))
+        assert len({image.tobytes() for image in first}) > 3
+
+
+def test_wrong_amounts_are_explained():
+    images = jnp.asarray(IMAGES)
+    with pytest.raises(ValueError, match="smallest is 0"):
+        random_crop(images, KEY, smallest=0.0)
+    with pytest.raises(ValueError, match="most is -1"):
+        random_shift(images, KEY, most=-1)
+    with pytest.raises(ValueError, match="deviation is -0.1"):
+        add_noise(images, KEY, deviation=-0.1)
