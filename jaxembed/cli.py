@@ -8,7 +8,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from jaxembed.convert.word2vec import (
     write_word2vec_binary,
     write_word2vec_text,
 )
+from jaxembed.encoder import load_encoder
+from jaxembed.environment import keep_compiled
 from jaxembed.metrics.words import (
     evaluate_analogies,
     evaluate_word_pairs,
@@ -81,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit code: 0, 1 where `reproduce` finds a mismatch, 2 for bad input.
     """
     options = _parser().parse_args(arguments)
+    keep_compiled()
     return run_guarded(lambda: options.verb(options), "jaxembed")
 
 
@@ -276,10 +279,30 @@ def _embed(options: argparse.Namespace) -> None:
     import numpy as np
 
     _check_ending(options.out, ".npy")
-    vectors = load_run(options.run).embed(options.input, tower=options.tower)
+    is_run = (Path(options.run) / "recipe.json").is_file()
+    if is_run and hasattr(load_run(options.run).task, "embed"):
+        vectors = load_run(options.run).embed(options.input, tower=options.tower)
+    else:
+        show = {"progress": True} if sys.stderr.isatty() else {}
+        vectors = load_encoder(options.run).encode(_read_lines(options.input), **show)
     with write_atomically(options.out) as file:
         np.save(file, vectors)
     print(f"{len(vectors):,} vectors of {vectors.shape[1]} numbers in {options.out}")
+
+
+def _read_lines(path: str) -> Iterator[str]:
+    """The lines of a text, empty ones too: line n becomes row n."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}.")
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"line {number} of {path} is not UTF-8 (byte {line[error.start]:#x} at "
+                    f"{error.start}): convert it first, nothing was written."
+                ) from error
 
 
 def _sample(options: argparse.Namespace) -> None:
@@ -412,6 +435,8 @@ def _parser() -> argparse.ArgumentParser:
             kind = "a run directory" if argument == "run" else None
             if argument == "index":
                 kind = "a directory that `jaxembed index` wrote"
+            if name == "embed":
+                kind += ", or a folder of Hugging Face or sentence-transformers"
             if argument == "vectors":
                 kind = "a run directory or a file of vectors"
             sub.add_argument(argument, help=kind)
@@ -445,7 +470,7 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--out", metavar="FILE.npz", help="write ids and scores, not print them")
     embed = add("embed", _embed, "vectors of new objects", "run")
     embed.add_argument(
-        "--input", metavar="PATH", required=True, help="sentences, images or rows, as trained on"
+        "--input", metavar="PATH", required=True, help="sentences by line, images or rows"
     )
     embed.add_argument(
         "--tower", choices=("query", "doc"), help="of a dual encoder; query by default"

@@ -372,12 +372,14 @@ class StaticEncoder:
         self.tokenizer, self.table, self.normalize = tokenizer, table, normalize
 
     def encode(
-        self, sentences: Iterable[str], *, normalize: bool | None = None
+        self, sentences: Iterable[str], *, normalize: bool | None = None, progress: bool = False
     ) -> Float32[np.ndarray, "count width"]:
         """One vector a sentence; 0 for one without tokens. See `Encoder.encode`."""
         if isinstance(sentences, str):
             raise TypeError("sentences is a single string: give a list of strings.")
-        encoded = self.tokenizer.encode(list(sentences))
+        with _make_bar(sentences, progress) as bar:
+            encoded = self.tokenizer.encode(list(sentences))
+            bar.update(len(encoded))
         vectors = np.zeros((len(encoded), self.table.shape[1]), np.float32)
         for row, one in enumerate(encoded):
             ids = one.ids[one.words >= 0]

@@ -13,7 +13,17 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # They compile thousands of small programs, which run for microseconds.
-COMPILED_QUICKLY = {"decoding", "losses", "metrics", "models", "nn", "search", "tasks", "train"}
+COMPILED_QUICKLY = {
+    "decoding",
+    "test_encoder.py",
+    "losses",
+    "metrics",
+    "models",
+    "nn",
+    "search",
+    "tasks",
+    "train",
+}
 # XLA's older code for fusions on CPUs compiles in two thirds of the time; newer XLA has no other.
 OLDER_FUSIONS = "--xla_cpu_use_fusion_emitters=false"
 
