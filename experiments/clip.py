@@ -44,9 +44,9 @@ class Config:
     layers: int = 3
     dim: int = 128
     loss: Literal["clip", "info-nce", "sigmoid"] = "clip"
-    lr: float = 1e-3
+    lr: float = 2e-3
     batch_size: int = 256
-    epochs: int = 8
+    epochs: int = 5
     seed: int = 1
     checkpoint_seconds: float = 60.0
     smoke: bool = False

@@ -42,6 +42,7 @@ __all__ = [
     "TransformerLayer",
     "Views",
     "VisionTransformer",
+    "add_noise",
     "attention_weights",
     "causal_mask",
     "pool_layers",
@@ -54,6 +55,10 @@ __all__ = [
     "causal_mask",
     "random_crop",
     "random_shift",
+    "random_crop",
+    "random_shift",
+    "random_views",
+    "scale_bytes",
     "sinusoidal_positions",
     "vision_size",
 ]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
@@ -118,7 +119,7 @@ def training(recipe: Any, prepared: Prepared, mesh: Mesh) -> Training:
     model, source = recipe.model, prepared.data
     is_spread = mesh.shape["data"] > 1
     loss_fn = make_contrastive_loss(model, recipe.loss, mesh=mesh if is_spread else None)
-    example = jax.tree.map(lambda leaf: np.asarray(leaf)[None], source[0])
+    example = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], source[0])
 
     def init_fn(key: Array) -> PyTree:
         sides = side_inputs(example, "query"), side_inputs(example, "doc")
@@ -134,8 +135,8 @@ def abstract_params(recipe: Any, resolved: dict[str, Any]) -> PyTree:
 
     def example(side: str) -> tuple:
         if isinstance(_tower(model, side), TEXT_TOWERS):
-            return np.zeros((1, 1), np.int32), np.ones(1, np.int32)
-        return (np.zeros((1, *resolved["pixels"]), np.float32),)
+            return jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
+        return (jnp.zeros((1, *resolved["pixels"])),)
 
     def init(key: Array) -> PyTree:
         return model.init(key, example("query"), example("doc"))["params"]
