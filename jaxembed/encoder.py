@@ -33,7 +33,6 @@ from jaxembed.models.gpt import Gpt
 from jaxembed.nn.pooling import (
     POOLINGS,
     PiecePooling,
-    Pooling,
     pool_layers,
     pool_pieces,
     pool_tokens,
@@ -41,7 +40,7 @@ from jaxembed.nn.pooling import (
 
 PathLike = str | os.PathLike[str]
 Layers = str | Sequence[int]
-Poolings = Pooling | Sequence[Pooling]
+Poolings = str | Sequence[str]  # of `jaxembed.nn.pooling.Pooling`
 
 # A row holds several sentences. Where they are many, one program is compiled for each length of
 # rows that the longest of them need; the short rows are for a sentence or two.
@@ -199,7 +198,7 @@ class Encoder:
         sentences: Iterable[str],
         *,
         batch_size: int = 16,
-        pieces: PiecePooling = "mean",
+        pieces: str = "mean",
         layers: Layers = "last",
         progress: bool = False,
     ) -> list[tuple[list[str], Float32[np.ndarray, "words width"]]]:
@@ -289,33 +288,28 @@ class Encoder:
         return packed, result
 
     def _pack(self, texts: list["_Text"], batch_size: int) -> Iterator[PackedRows]:
-        lengths = np.array([len(text.encoded) for text in texts])
+        """Batches, those of the longest rows first; room in them is filled with shorter texts."""
+        lengths = np.array([len(text.encoded) for text in texts], np.int64)
+        ids = [text.encoded.ids for text in texts]
+        left = np.flatnonzero(lengths)
         devices = 1 if self._mesh is None else self._mesh.shape["data"]
-        shortest = 1
-        for length in ROWS:
-            members = np.flatnonzero((lengths >= shortest) & (lengths <= length))
-            shortest = length + 1
-            if not members.size:
+        for length, shorter in zip(reversed(ROWS), (*reversed(ROWS[:-1]), 0), strict=True):
+            if not left.size or lengths[left].max() <= shorter:
                 continue
-            total = lengths[members].sum()
-            most = max(length // TOKENS_A_SENTENCE, 1)
-            if length == ROWS[0] and len(members) <= SHORT_ROWS[0] // TOKENS_A_SENTENCE:
+            if not shorter and len(left) <= SHORT_ROWS[-1] // TOKENS_A_SENTENCE:
+                total = lengths[left].sum()
                 length = next((short for short in SHORT_ROWS if total <= short), length)
-                most = max(length // TOKENS_A_SENTENCE, 1)
-            plan = plan_rows(lengths[members], length, most)
+            most = _most_in_a_row(length)
+            plan = plan_rows(lengths[left], length, most, opening=shorter + 1)
+            plan = [left[row].tolist() for row in plan]
+            left = np.setdiff1d(left, [place for row in plan for place in row])
+            # A few texts do not pay for a whole batch.
             rows = max(batch_size * ROWS[0] // length, 1)
-            # A few sentences do not pay for a whole batch.
             rows = min(rows, 1 << (len(plan) - 1).bit_length())
             rows = -(-rows // devices) * devices
             for start in range(0, len(plan), rows):
-                chosen = [members[row].tolist() for row in plan[start : start + rows]]
-                yield pack_rows(
-                    [text.encoded.ids for text in texts],
-                    chosen,
-                    rows=rows,
-                    row_length=length,
-                    most=most,
-                )
+                chosen = plan[start : start + rows]
+                yield pack_rows(ids, chosen, rows=rows, row_length=length, most=most)
 
     def _put(self, tree: PyTree, axes: tuple[str, ...]) -> PyTree:
         if self._mesh is None:
@@ -488,6 +482,10 @@ def _make_bar(sentences: Iterable[str], progress: bool) -> Any:
     return tqdm(total=total, unit="sentence", disable=not progress)
 
 
+def _most_in_a_row(length: int) -> int:
+    return max(length // TOKENS_A_SENTENCE, 1)
+
+
 def _members(packed: PackedRows) -> Iterator[tuple[int, int, int]]:
     """Row, number in the data and start of every sequence."""
     for row, number in zip(*np.nonzero(packed.places >= 0), strict=True):
@@ -513,7 +511,7 @@ def _states(model: Bert | Gpt, params: PyTree, ids: Array, positions: Array, num
 def _sentence_vectors(params, ids, positions, numbers, *, model, poolings, layers, normalize):
     states = pool_layers(_states(model, params, ids, positions, numbers), layers)
     states = states.astype(jnp.float32)
-    most = max(ids.shape[1] // TOKENS_A_SENTENCE, 1)
+    most = _most_in_a_row(ids.shape[1])
     masks = numbers[:, None] == jnp.arange(most, dtype=numbers.dtype)[None, :, None]
     vectors = [
         jax.vmap(functools.partial(pool_tokens, how=how), (None, 1), 1)(states, masks)

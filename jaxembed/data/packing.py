@@ -28,7 +28,11 @@ class PackedRows(NamedTuple):
 
 
 def plan_rows(
-    lengths: Sequence[int] | Int[np.ndarray, "count"], row_length: int, most: int
+    lengths: Sequence[int] | Int[np.ndarray, "count"],
+    row_length: int,
+    most: int,
+    *,
+    opening: int = 1,
 ) -> list[list[int]]:
     """Decides which sequences share a row: the longest first, each where it leaves least room.
 
@@ -36,6 +40,8 @@ def plan_rows(
         lengths: Lengths of the sequences, 1 to `row_length`.
         row_length: Tokens a row.
         most: Sequences a row at most.
+        opening: A shorter sequence only fills up a row that a longer one began; without room in
+            any it is left out.
 
     Returns:
         The numbers of each row's sequences.
@@ -56,15 +62,16 @@ def plan_rows(
             raise ValueError(
                 f"sequence {place} has {length} tokens, a row 1 to {row_length}: cut it."
             )
-        fitting = bits >> length
-        if fitting:
+        if fitting := bits >> length:
             free = length + (fitting & -fitting).bit_length() - 1
             row = open_rows[free].pop()
             if not open_rows[free]:
                 bits &= ~(1 << free)
-        else:
+        elif length >= opening:
             free, row = row_length, len(rows)
             rows.append([])
+        else:
+            continue
         rows[row].append(place)
         if len(rows[row]) < most and free > length:
             open_rows[free - length].append(row)

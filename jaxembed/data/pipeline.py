@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-import grain
 import jax
 import numpy as np
 
@@ -41,7 +40,7 @@ def make_batches(
     threads: int = 2,
     prefetch: int = 4,
     drop_remainder: bool = False,
-) -> grain.DatasetIterator:
+) -> Any:
     """Makes the iterator over a source's batches.
 
     What comes does not depend on `threads` and `prefetch`. Every epoch has its own order, and no
@@ -72,6 +71,8 @@ def make_batches(
         ValueError: If a number is out of range, the source has no elements (or, with
             `drop_remainder`, no whole batch), or the processes' shares would not be equal.
     """
+    import grain  # it brings Orbax, and takes a second
+
     process_index = jax.process_index() if process_index is None else process_index
     process_count = jax.process_count() if process_count is None else process_count
     global_size = process_count if batch_size is None else batch_size
@@ -104,6 +105,8 @@ def make_batches(
 def _make_order(length: int, seed: int) -> Callable[[int, int, int], Sequence[int]]:
     """A function of epoch, start and stop that gives a slice of the epoch's shuffled indices."""
     if length > _LONGEST_PERMUTATION:
+        import grain
+
         # Grain adds the epoch to the seed: spread seeds, or epoch 1 of seed 0 is epoch 0 of 1.
         spread = int(np.random.SeedSequence(seed).generate_state(1)[0])
         shuffled = grain.MapDataset.range(length).shuffle(seed=spread)

@@ -9,7 +9,6 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.stats
 from jax import lax
 from jaxtyping import Float, Float32, Int
 
@@ -290,6 +289,8 @@ def evaluate_word_pairs(
     if np.ptp(gold) == 0 or np.ptp(cosines) == 0:
         pearson = spearman = (float("nan"), float("nan"))
     else:
+        import scipy.stats
+
         pearson = scipy.stats.pearsonr(gold, cosines)
         spearman = scipy.stats.spearmanr(gold, cosines)
     values = [float(value) for value in (*pearson, *spearman)]
