@@ -8,8 +8,7 @@ from jaxembed.nn.attention import (
     MultiHeadAttention,
     attention_weights,
 )
-from jaxembed.nn.augment import Views, random_views
-from jaxembed.nn.augmentation import add_noise, random_crop, random_shift
+from jaxembed.nn.augmentation import Views, add_noise, random_crop, random_shift, random_views
 from jaxembed.nn.convolutional import ConvolutionalDecoder, ConvolutionalEncoder
 from jaxembed.nn.dense import DenseStack
 from jaxembed.nn.pooling import AttentionPooling, pool_layers, pool_pieces, pool_tokens
@@ -48,13 +47,6 @@ __all__ = [
     "pool_layers",
     "pool_pieces",
     "pool_tokens",
-    "random_views",
-    "scale_bytes",
-    "add_noise",
-    "attention_weights",
-    "causal_mask",
-    "random_crop",
-    "random_shift",
     "random_crop",
     "random_shift",
     "random_views",
