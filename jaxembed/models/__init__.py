@@ -6,8 +6,12 @@ from jaxembed.models.bert_loss import make_pretraining_loss, predict_masked
 from jaxembed.models.dual_encoder import DualEncoder, make_clip, make_siglip
 from jaxembed.models.dual_encoder_loss import Contrastive, make_contrastive_loss
 from jaxembed.models.gpt import Gpt
-from jaxembed.models.seq2seq import Seq2Seq, TransformerSeq2Seq
-from jaxembed.models.seq2seq_loss import TokenCrossEntropy, make_translation_loss
+from jaxembed.models.seq2seq import (
+    Seq2Seq,
+    TokenCrossEntropy,
+    TransformerSeq2Seq,
+    make_translation_loss,
+)
 from jaxembed.models.vae import VAE
 from jaxembed.models.vae_loss import VariationalBound, make_iwae_loss, make_vae_loss
 from jaxembed.models.view_encoder import TwoViews, ViewEncoder, make_view, make_view_loss

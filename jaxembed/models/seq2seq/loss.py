@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float32, Key, PyTree
 
 from jaxembed.losses import token_cross_entropy
-from jaxembed.models.seq2seq import Seq2Seq, TransformerSeq2Seq
+from jaxembed.models.seq2seq.recurrent import Seq2Seq
+from jaxembed.models.seq2seq.transformer import TransformerSeq2Seq
 
 
 @dataclasses.dataclass(frozen=True)
