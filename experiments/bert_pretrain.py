@@ -30,15 +30,15 @@ class Config:
     """wordpiece or bytes learns one from the text; else PATH of a tokenizer.json or vocab.txt."""
     vocab_size: int = 4096
     length: int = 64
-    width: int = 128
+    width: int = 64
     layers: int = 2
     heads: int = 4
     dropout: float = 0.0
     whole_words: bool = False
     next_sentence: bool = True
-    lr: float = 3e-3
+    lr: float = 2e-3
     batch_size: int = 32
-    epochs: int = 3
+    epochs: int = 4
     seed: int = 1
     checkpoint_seconds: float = 60.0
     smoke: bool = False

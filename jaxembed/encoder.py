@@ -104,7 +104,9 @@ class Encoder:
                 f"The tokenizer has {tokenizer.vocab_size} ids, the model {model.vocab_size}: they "
                 "do not belong together."
             )
-        self.model = model.clone(dtype=dtype)
+        # Heads are not called, and their parameters not kept.
+        without = {"word_head": False, "next_head": False} if isinstance(model, Bert) else {}
+        self.model = model.clone(dtype=dtype, **without)
         self.tokenizer = tokenizer
         self.pooling = _as_tuple(pooling)
         self.normalize = normalize
