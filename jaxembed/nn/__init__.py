@@ -10,7 +10,13 @@ from jaxembed.nn.attention import (
 )
 from jaxembed.nn.convolutional import ConvolutionalDecoder, ConvolutionalEncoder
 from jaxembed.nn.dense import DenseStack
-from jaxembed.nn.pooling import AttentionPooling, pool_layers, pool_pieces, pool_tokens
+from jaxembed.nn.pooling import (
+    AttentionPooling,
+    pool_layers,
+    pool_pieces,
+    pool_tokens,
+    pooling_weights,
+)
 from jaxembed.nn.recurrent import Recurrent, RecurrentStack
 from jaxembed.nn.transformer import (
     TransformerLayer,
@@ -37,5 +43,6 @@ __all__ = [
     "pool_layers",
     "pool_pieces",
     "pool_tokens",
+    "pooling_weights",
     "sinusoidal_positions",
 ]
