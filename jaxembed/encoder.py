@@ -33,9 +33,11 @@ from jaxembed.models.gpt import Gpt
 from jaxembed.nn.pooling import (
     POOLINGS,
     PiecePooling,
+    Pooling,
     pool_layers,
     pool_pieces,
     pool_tokens,
+    pooling_weights,
 )
 
 PathLike = str | os.PathLike[str]
@@ -506,7 +508,11 @@ def _number_words(packed: PackedRows, texts: list[_Text]) -> Int32[np.ndarray, "
 def _states(model: Bert | Gpt, params: PyTree, ids: Array, positions: Array, numbers: Array) -> Any:
     """Hidden states of packed rows: nothing attends to another sequence."""
     mask = (numbers[:, :, None] == numbers[:, None]) & (numbers >= 0)[:, None]
-    return model.apply({"params": params}, ids, mask, positions=positions, method="hidden_states")
+    # On GPU and TPU float32 would else be multiplied with 10 or 8 bits.
+    with jax.default_matmul_precision("default" if model.dtype == "bfloat16" else "highest"):
+        return model.apply(
+            {"params": params}, ids, mask, positions=positions, method="hidden_states"
+        )
 
 
 @functools.partial(jax.jit, static_argnames=("model", "poolings", "layers", "normalize"))
@@ -515,14 +521,19 @@ def _sentence_vectors(params, ids, positions, numbers, *, model, poolings, layer
     states = states.astype(jnp.float32)
     most = _most_in_a_row(ids.shape[1])
     masks = numbers[:, None] == jnp.arange(most, dtype=numbers.dtype)[None, :, None]
-    vectors = [
-        jax.vmap(functools.partial(pool_tokens, how=how), (None, 1), 1)(states, masks)
-        for how in poolings
-    ]
+    vectors = [_pool(states, masks, how) for how in poolings]
     joined = jnp.concatenate(vectors, axis=-1)
     if not normalize:
         return joined
     return joined / jnp.maximum(jnp.linalg.norm(joined, axis=-1, keepdims=True), 1e-12)
+
+
+def _pool(states: Array, masks: Array, how: Pooling) -> Array:
+    """Pools the texts of each row; as a product, which sums over its tokens all at once."""
+    if how == "max":
+        return jax.vmap(functools.partial(pool_tokens, how=how), (None, 1), 1)(states, masks)
+    weights = pooling_weights(masks, how=how)
+    return jnp.einsum("rtl,rlw->rtw", weights, states, precision="highest")
 
 
 @functools.partial(jax.jit, static_argnames="model")

@@ -11,7 +11,13 @@ from jaxembed.nn.attention import (
 from jaxembed.nn.augmentation import Views, add_noise, random_crop, random_shift, random_views
 from jaxembed.nn.convolutional import ConvolutionalDecoder, ConvolutionalEncoder
 from jaxembed.nn.dense import DenseStack
-from jaxembed.nn.pooling import AttentionPooling, pool_layers, pool_pieces, pool_tokens
+from jaxembed.nn.pooling import (
+    AttentionPooling,
+    pool_layers,
+    pool_pieces,
+    pool_tokens,
+    pooling_weights,
+)
 from jaxembed.nn.recurrent import Recurrent, RecurrentStack
 from jaxembed.nn.text import BagOfWords, TextTransformer
 from jaxembed.nn.transformer import (
@@ -47,6 +53,7 @@ __all__ = [
     "pool_layers",
     "pool_pieces",
     "pool_tokens",
+    "pooling_weights",
     "random_crop",
     "random_shift",
     "random_views",

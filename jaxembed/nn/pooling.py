@@ -1,13 +1,13 @@
 """One vector of many: over the tokens of a sequence, over layers, over the pieces of a word."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, get_args
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Float32, Int
 
 from jaxembed.nn.activations import ACTIVATIONS
 from jaxembed.nn.attention import MultiHeadAttention
@@ -15,6 +15,7 @@ from jaxembed.nn.attention import MultiHeadAttention
 Pooling = Literal["class", "mean", "sum", "max", "last", "weighted-mean", "mean-sqrt"]
 LayerPooling = Literal["mean", "sum", "concatenate"]
 PiecePooling = Literal["first", "mean", "max"]
+POOLINGS: tuple[str, ...] = get_args(Pooling)
 
 # Which of all hidden states (the embedding layer is number 0), and how they are put together.
 LAYER_CHOICES: Mapping[str, tuple[tuple[int, ...], LayerPooling]] = MappingProxyType(
@@ -52,55 +53,53 @@ def pool_tokens(
     Reference: Reimers and Gurevych, 2019, https://arxiv.org/abs/1908.10084, section 3;
     "weighted-mean": Muennighoff, 2022, https://arxiv.org/abs/2202.08904, eq. 3.
     """
+    _check(how)
+    if how == "max":
+        floor = jnp.full_like(states, jnp.finfo(states.dtype).min)
+        pooled = jnp.max(jnp.where(mask[..., None], states, floor), axis=1)
+        return jnp.where(jnp.any(mask, axis=1, keepdims=True), pooled, jnp.zeros_like(pooled))
+    states = jnp.where(mask[..., None], states, jnp.zeros_like(states))
+    return jnp.sum(pooling_weights(mask, how=how).astype(states.dtype)[..., None] * states, axis=1)
+
+
+def pooling_weights(
+    mask: Bool[Array, "*axes length"], *, how: Pooling = "mean"
+) -> Float32[Array, "*axes length"]:
+    """What each token counts in a pooling that is a weighted sum, as all but "max" are.
+
+    Args:
+        mask: True at the tokens of a sequence.
+        how: As in `pool_tokens`.
+
+    Returns:
+        The weights, 0 where the mask is False.
+
+    Raises:
+        ValueError: If `how` is unknown or "max".
+    """
+    _check(how)
+    if how == "max":
+        raise ValueError("the maximum is no weighted sum: use pool_tokens.")
+    number = jnp.cumsum(mask, axis=-1)  # of a token in its sequence, from 1
+    count = number[..., -1:]
+    if how == "class":
+        mask = mask & (number == 1)
+    elif how == "last":
+        mask = mask & (number == count)
+    ones = mask.astype(jnp.float32)
+    count = jnp.maximum(count, 1).astype(jnp.float32)
+    if how == "mean":
+        return ones / count
+    if how == "mean-sqrt":
+        return ones / jnp.sqrt(count)
+    if how == "weighted-mean":
+        return ones * number.astype(jnp.float32) * 2.0 / (count * (count + 1.0))
+    return ones
+
+
+def _check(how: str) -> None:
     if how not in POOLINGS:
         raise ValueError(f"Unknown pooling {how!r}: choose one of {', '.join(POOLINGS)}.")
-    pooled = POOLINGS[how](states, mask)
-    return jnp.where(jnp.any(mask, axis=1, keepdims=True), pooled, jnp.zeros_like(pooled))
-
-
-def _first(states, mask):
-    return _take(states, jnp.argmax(mask, axis=1))
-
-
-def _last(states, mask):
-    return _take(states, mask.shape[1] - 1 - jnp.argmax(mask[:, ::-1], axis=1))
-
-
-def _take(states, places):
-    return jnp.take_along_axis(states, places[:, None, None], axis=1)[:, 0]
-
-
-def _sum(states, mask):
-    return jnp.sum(jnp.where(mask[..., None], states, jnp.zeros_like(states)), axis=1)
-
-
-def _count(states, mask):
-    """Real tokens of each sequence, at least 1."""
-    return jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1).astype(states.dtype)
-
-
-def _max(states, mask):
-    floor = jnp.full_like(states, jnp.finfo(states.dtype).min)
-    return jnp.max(jnp.where(mask[..., None], states, floor), axis=1)
-
-
-def _weighted_mean(states, mask):
-    weights = jnp.cumsum(mask, axis=1).astype(states.dtype) * mask.astype(states.dtype)
-    total = jnp.maximum(jnp.sum(weights, axis=1, keepdims=True), jnp.ones_like(weights[:, :1]))
-    return _sum(states * weights[..., None], mask) / total
-
-
-POOLINGS: Mapping[str, Callable[[Array, Array], Array]] = MappingProxyType(
-    {
-        "class": _first,
-        "mean": lambda states, mask: _sum(states, mask) / _count(states, mask),
-        "sum": _sum,
-        "max": _max,
-        "last": _last,
-        "weighted-mean": _weighted_mean,
-        "mean-sqrt": lambda states, mask: _sum(states, mask) / jnp.sqrt(_count(states, mask)),
-    }
-)
 
 
 def pool_layers(

@@ -13,6 +13,7 @@ from jaxembed.nn.pooling import (
     pool_layers,
     pool_pieces,
     pool_tokens,
+    pooling_weights,
 )
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
@@ -37,6 +38,10 @@ def test_tokens_are_pooled_as_by_a_loop(how):
     for row, length in enumerate(LENGTHS):
         wanted = NAIVE[how](STATES[row, :length]) if length else np.zeros(3)
         np.testing.assert_allclose(pooled[row], wanted, atol=1e-6)
+    if how != "max":
+        weights = np.asarray(pooling_weights(jnp.asarray(MASK), how=how))
+        np.testing.assert_allclose(np.einsum("bl,blw->bw", weights, STATES), pooled, atol=1e-6)
+        assert not np.any(weights[~MASK])
 
 
 @pytest.mark.parametrize("how", POOLINGS)
@@ -109,6 +114,7 @@ def test_attention_pooling_ignores_padding():
         (lambda: pool_layers([jnp.zeros(2)], "first"), "Unknown layers 'first'"),
         (lambda: pool_layers([jnp.zeros(2)], (1,)), "from -1 to 0"),
         (lambda: pool_layers([jnp.zeros(2)], ()), "one or more"),
+        (lambda: pooling_weights(jnp.ones((1, 2), bool), how="max"), "no weighted sum"),
     ],
 )
 def test_a_wrong_choice_is_named(call, message):
