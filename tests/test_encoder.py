@@ -1,6 +1,7 @@
 """Encoders: vectors do not depend on batches, order or devices, and equal the originals."""
 
 import logging
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from random_params import draw_params
 
 import jaxembed.encoder
+from experiments import sts
 from jaxembed.cli import main
 from jaxembed.convert.huggingface import save_bert, save_gpt2
 from jaxembed.convert.sentence_transformers import (
@@ -205,6 +207,25 @@ def test_the_command_embeds_lines_in_order(parts, tokenizer, vectors, tmp_path, 
     assert main([*words, "--out", str(tmp_path / "out.npy")]) == 2
     assert "line 2 of" in capsys.readouterr().err
     assert len(np.load(tmp_path / "out.npy")) == 2
+
+
+def test_the_sts_script_correlates_cosines_and_scores(parts, tokenizer, tmp_path, capsys):
+    save_bert(tmp_path / "model", *parts, tokenizer=tokenizer)
+    pairs = [("the bank", "the bank", 5.0), ("the bank", "raised rates of", 1.0), ("a", "its", 2.0)]
+    rows = ["\t".join(["g", "f", "y", "0", str(s), a, b]) for a, b, s in pairs]
+    (tmp_path / "stsb").mkdir()
+    (tmp_path / "stsb/sts-test.csv").write_text("\n".join(rows) + "\n")
+    rows = ["id\ta\tb\tscore", *("\t".join(["1", a, b, str(-s)]) for a, b, s in pairs)]
+    (tmp_path / "sick").mkdir()
+    (tmp_path / "sick/SICK_test_annotated.txt").write_text("\n".join(rows) + "\n")
+    sts.main(sts.Config(data=str(tmp_path), model=str(tmp_path / "model")))
+    found = re.findall(r"Spearman (-?[\d.]+)  Pearson (-?[\d.]+)  3 pairs", capsys.readouterr().out)
+    left, right, _ = zip(*pairs, strict=True)
+    vectors = load_encoder(tmp_path / "model").encode([*left, *right], normalize=True)
+    cosines = np.sum(vectors[:3] * vectors[3:], axis=1)
+    wanted = np.corrcoef(cosines, [5, 1, 2])[0, 1]
+    assert [float(pearson) for _, pearson in found] == pytest.approx([wanted, -wanted], abs=1e-3)
+    assert float(found[0][0]) == -float(found[1][0]) and float(found[0][0]) > 0
 
 
 def harm(folder, name, content):
