@@ -8,11 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxembed.data import HistorySet, ImageSet, PairSet, TextCorpus
+from jaxembed.data import (
+    HistorySet,
+    ImageCaptions,
+    ImageSet,
+    MaskedWords,
+    PairSet,
+    PieceCorpus,
+    TextCorpus,
+    TextPairs,
+)
 from jaxembed.models import (
     AE,
     CBOW,
     VAE,
+    Bert,
+    Contrastive,
+    DualEncoder,
     Reconstruction,
     Seq2Seq,
     SkipGram,
@@ -23,12 +35,15 @@ from jaxembed.models import (
     ViewEncoder,
 )
 from jaxembed.models.word2vec import RowSGD, WindowPairs
+from jaxembed.nn import BagOfWords, ResNet, TextTransformer, Views, VisionTransformer
 from jaxembed.recipe import (
     TYPES,
     CodeEvaluation,
+    MaskedEvaluation,
     MeshShape,
     RankingEvaluation,
     Recipe,
+    RetrievalEvaluation,
     TranslationEvaluation,
     WordEvaluation,
     fields_of,
@@ -83,6 +98,27 @@ FULL = [
     Recipe(TransformerSeq2Seq(0, 0, activation="gelu", shared=True), PairSet("cmudict")),
     Recipe(CBOW(0, 3, "softmax"), TextCorpus("docstrings", max_vocab=None)),
     Recipe(
+        model=Bert(9, 8, 2, 16, 1, 7, 1, 2, "gelu-tanh", 0.2, 0.3, 1e-5, False, True, True),
+        data=PieceCorpus("text.txt", "bytes", 900, False, 8, 0.25),
+        loss=MaskedWords(0.2, 0.7, 0.2, True, False),
+        evaluation=MaskedEvaluation(7),
+    ),
+    Recipe(
+        model=DualEncoder(
+            VisionTransformer((4, 4, 1), 2, 8, 1, 16, 2, "silu", "mean", False, True, 0.1, 1e-5),
+            TextTransformer(9, 8, 1, 16, 2, 7, "silu", True, "mean", 6, 0.1, 1e-6),
+            6,
+            False,
+            10.0,
+            -10.0,
+        ),
+        data=ImageCaptions("f", ("a",), 0.5, 9, 3, ("de", "en"), "i", "c", 99, "skip"),
+        loss=Contrastive("sigmoid", 8, 4, (2, 6), "bfloat16", Views(1, 0.5, 0.25, 0.125)),
+        evaluation=RetrievalEvaluation(9),
+    ),
+    Recipe(DualEncoder(BagOfWords(9, 8, 7)), TextPairs("f.tsv", "q", "d", 99, "skip")),
+    Recipe(DualEncoder(ResNet((1, 1), 4, False, "small"), BagOfWords(9)), ImageCaptions()),
+    Recipe(
         model=ViewEncoder((4, 4), (8,), 3, 2, "tanh", "bfloat16"),
         data=ImageSet("digits"),
         loss=TwoViews(0.5, 0.25, 2, 0.0),
@@ -105,6 +141,14 @@ def changed(path, value, recipe=SMALL):
     return content
 
 
+def within(value):
+    """A dataclass, and all those in its fields."""
+    if dataclasses.is_dataclass(value):
+        yield value
+        for name in fields_of(value):
+            yield from within(getattr(value, name))
+
+
 @pytest.mark.parametrize("recipe", [SMALL, *FULL])
 def test_recipe_goes_to_json_and_back(recipe):
     again = Recipe.from_json(json.loads(text_of(recipe)))
@@ -113,10 +157,7 @@ def test_recipe_goes_to_json_and_back(recipe):
 
 
 def test_full_recipes_cover_the_table_and_every_field():
-    values = [SMALL, *FULL]
-    for recipe in (SMALL, *FULL):
-        values += [getattr(recipe, name) for name in fields_of(recipe)]
-    seen = {type(value).__name__ for value in values if dataclasses.is_dataclass(value)}
+    seen = {type(value).__name__ for recipe in (SMALL, *FULL) for value in within(recipe)}
     assert seen == TYPES.keys()
     whole = [FULL[0], FULL[1]]
     parts = [getattr(recipe, name) for recipe in whole for name in fields_of(recipe)]
