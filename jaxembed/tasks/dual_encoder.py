@@ -55,7 +55,7 @@ class _PairRows:
         return len(self.fields["ids"])
 
     def __getitem__(self, row: int) -> dict[str, np.ndarray]:
-        fields = {name: values[row] for name, values in self.fields.items()}
+        fields = {name: np.asarray(values[row]) for name, values in self.fields.items()}
         if self.images is not None:
             fields["query_pixels"] = self.images[self.rows[row]]
         return fields

@@ -56,7 +56,7 @@ def encode_objects(
             padding = [(0, size - len(part))] + [(0, 0)] * (part.ndim - 1)
             parts.append(np.asarray(encode(np.pad(part, padding)))[: len(part)])
         return np.concatenate(parts).astype(np.float32)
-    sequences = [one.ids for one in tokenizer.encode(list(objects), max_length=max_length)]
+    sequences = [one.ids.tolist() for one in tokenizer.encode(list(objects), max_length=max_length)]
     shapes = choose_lengths(map(len, sequences))
     vectors: np.ndarray | None = None
     for bucket in bucket_batches(sequences, shapes, size):

@@ -68,7 +68,7 @@ def test_captions_of_unseen_pictures_are_found(seen):
     assert seen.results["recall@1/test/back"].value > 0.6
     assert all(is_equal for *_, is_equal in reproduce(seen.path))
     assert seen.recipe.from_json(seen.recipe.to_json()) == seen.recipe
-    assert seen.model.query.image == (8, 8, 3) and seen.model.doc.vocab <= 64
+    assert seen.model.query.image == (8, 8, 1) and seen.model.doc.vocab <= 64
 
 
 def test_each_tower_embeds_by_itself(seen, pictures, tmp_path, capsys):
