@@ -4,6 +4,12 @@ from jaxembed.models.autoencoder import AE, Reconstruction, make_autoencoder_los
 from jaxembed.models.bert import Bert, BertOutput
 from jaxembed.models.bert_loss import make_pretraining_loss, predict_masked
 from jaxembed.models.gpt import Gpt
+from jaxembed.models.sentence_loss import (
+    SimilarityHead,
+    make_contrastive_loss,
+    make_regression_loss,
+    sentence_vectors,
+)
 from jaxembed.models.seq2seq import Seq2Seq, TransformerSeq2Seq
 from jaxembed.models.vae import VAE
 from jaxembed.models.vae_loss import VariationalBound, make_iwae_loss, make_vae_loss
@@ -18,12 +24,16 @@ __all__ = [
     "Gpt",
     "Reconstruction",
     "Seq2Seq",
+    "SimilarityHead",
     "SkipGram",
     "TransformerSeq2Seq",
     "VariationalBound",
     "make_autoencoder_loss",
+    "make_contrastive_loss",
     "make_iwae_loss",
     "make_pretraining_loss",
+    "make_regression_loss",
     "make_vae_loss",
     "predict_masked",
+    "sentence_vectors",
 ]
