@@ -15,7 +15,7 @@ def draw_maps(figure: Any, word: str, vectors: np.ndarray, senses: list[str]) ->
             chosen = places[[name == sense for name in senses]]
             axes.scatter(chosen[:, 0], chosen[:, 1], s=18, label=f"{word} ({sense})")
         # One scale: what context has not entered yet is a point.
-        reach = max(float(np.linalg.norm(found, axis=1).mean()), 1e-12)
+        reach = 0.7 * max(float(np.linalg.norm(found, axis=1).mean()), 1e-12)
         axes.set(title="embedding" if layer == 0 else f"layer {layer}", xticks=[], yticks=[])
         axes.set(xlim=(-reach, reach), ylim=(-reach, reach))
     plots[0].legend(fontsize=7, loc="lower left")

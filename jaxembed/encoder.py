@@ -118,6 +118,11 @@ class Encoder:
         params = {k: v for k, v in params.items() if k in kept or k.startswith("stack_")}
         self._params = self._put(jax.tree.map(lambda leaf: np.asarray(leaf, dtype), params), ())
 
+    @property
+    def params(self) -> PyTree:
+        """The model's parameters, without those of its heads and pooler."""
+        return self._params
+
     def encode(
         self,
         sentences: Iterable[str],

@@ -6,6 +6,12 @@ from jaxembed.models.bert_loss import make_pretraining_loss, predict_masked
 from jaxembed.models.dual_encoder import DualEncoder, make_clip, make_siglip
 from jaxembed.models.dual_encoder_loss import Contrastive, make_contrastive_loss
 from jaxembed.models.gpt import Gpt
+from jaxembed.models.sentence_loss import (
+    SimilarityHead,
+    make_regression_loss,
+    make_sentence_pair_loss,
+    sentence_vectors,
+)
 from jaxembed.models.seq2seq import (
     Seq2Seq,
     TokenCrossEntropy,
@@ -28,6 +34,7 @@ __all__ = [
     "Gpt",
     "Reconstruction",
     "Seq2Seq",
+    "SimilarityHead",
     "SkipGram",
     "TokenCrossEntropy",
     "TransformerSeq2Seq",
@@ -38,11 +45,14 @@ __all__ = [
     "make_clip",
     "make_contrastive_loss",
     "make_iwae_loss",
-    "make_translation_loss",
-    "make_siglip",
     "make_pretraining_loss",
+    "make_regression_loss",
+    "make_sentence_pair_loss",
+    "make_siglip",
+    "make_translation_loss",
     "make_vae_loss",
-    "predict_masked",
     "make_view",
     "make_view_loss",
+    "predict_masked",
+    "sentence_vectors",
 ]
