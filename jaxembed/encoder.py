@@ -30,15 +30,8 @@ from jaxembed.data.tokenizer import Encoded, TextTokenizer, load_tokenizer
 from jaxembed.environment import keep_compiled
 from jaxembed.models.bert import Bert
 from jaxembed.models.gpt import Gpt
-from jaxembed.nn.pooling import (
-    POOLINGS,
-    PiecePooling,
-    Pooling,
-    pool_layers,
-    pool_pieces,
-    pool_tokens,
-    pooling_weights,
-)
+from jaxembed.models.packed import all_states, most_in_a_row, sentence_vectors, word_vectors
+from jaxembed.nn.pooling import POOLINGS, PiecePooling, pool_layers
 
 PathLike = str | os.PathLike[str]
 Layers = str | Sequence[int]
@@ -47,8 +40,6 @@ Poolings = str | Sequence[str]  # of `jaxembed.nn.pooling.Pooling`
 # A row holds several sentences. Where they are many, one program is compiled for each length of
 # rows that the longest of them need; the short rows are for a sentence or two.
 SHORT_ROWS, ROWS = (16, 32), (64, 128, 256, 512, 1024, 2048, 4096, 8192)
-# Room for sentences in a row: one of a single word has three tokens.
-TOKENS_A_SENTENCE = 3
 # Texts that are read ahead to be sorted by length.
 AT_ONCE = 16_384
 LOGGER = logging.getLogger("jaxembed")
@@ -157,7 +148,7 @@ class Encoder:
         poolings = _as_tuple(self.pooling if pooling is None else pooling)
         layers, width = self._check_layers(layers)
         program = functools.partial(
-            _sentence_vectors,
+            sentence_vectors,
             model=self.model,
             poolings=poolings,
             layers=layers,
@@ -189,7 +180,7 @@ class Encoder:
         Raises:
             TypeError: If `sentences` is one string, or one of them is no string.
         """
-        program = functools.partial(_all_states, model=self.model)
+        program = functools.partial(all_states, model=self.model)
         found: list[Any] = []
         for texts, outputs in self._run(sentences, program, batch_size, progress):
             part = [
@@ -233,7 +224,7 @@ class Encoder:
                 f"pieces is {pieces!r}: choose one of {', '.join(get_args(PiecePooling))}."
             )
         layers, width = self._check_layers(layers)
-        program = functools.partial(_word_vectors, model=self.model, pieces=pieces, layers=layers)
+        program = functools.partial(word_vectors, model=self.model, pieces=pieces, layers=layers)
         found: list[Any] = []
         for texts, outputs in self._run(sentences, program, batch_size, progress):
             part = [(text.words, np.zeros((len(text.words), width), np.float32)) for text in texts]
@@ -282,7 +273,7 @@ class Encoder:
         waiting: collections.deque = collections.deque()
         for packed in self._pack(texts, batch_size):
             numbers = packed.numbers
-            if program.func is _word_vectors:
+            if program.func is word_vectors:
                 numbers = (numbers, _number_words(packed, texts))
             batch = self._put((packed.ids, packed.positions, numbers), ("data",))
             waiting.append((packed, program(self._params, *batch)))
@@ -305,10 +296,10 @@ class Encoder:
         for length, shorter in zip(reversed(ROWS), (*reversed(ROWS[:-1]), 0), strict=True):
             if not left.size or lengths[left].max() <= shorter:
                 continue
-            if not shorter and len(left) <= SHORT_ROWS[-1] // TOKENS_A_SENTENCE:
+            if not shorter and len(left) <= most_in_a_row(SHORT_ROWS[-1]):
                 total = lengths[left].sum()
                 length = next((short for short in SHORT_ROWS if total <= short), length)
-            most = _most_in_a_row(length)
+            most = most_in_a_row(length)
             plan = plan_rows(lengths[left], length, most, opening=shorter + 1)
             plan = [left[row].tolist() for row in plan]
             left = np.setdiff1d(left, [place for row in plan for place in row])
@@ -491,10 +482,6 @@ def _make_bar(sentences: Iterable[str], progress: bool) -> Any:
     return tqdm(total=total, unit="sentence", disable=not progress)
 
 
-def _most_in_a_row(length: int) -> int:
-    return max(length // TOKENS_A_SENTENCE, 1)
-
-
 def _members(packed: PackedRows) -> Iterator[tuple[int, int, int]]:
     """Row, number in the data and start of every sequence."""
     for row, number in zip(*np.nonzero(packed.places >= 0), strict=True):
@@ -508,47 +495,3 @@ def _number_words(packed: PackedRows, texts: list[_Text]) -> Int32[np.ndarray, "
         numbers = texts[place].numbers
         words[row, start : start + len(numbers)] = np.where(numbers < 0, -1, numbers + start)
     return words
-
-
-def _states(model: Bert | Gpt, params: PyTree, ids: Array, positions: Array, numbers: Array) -> Any:
-    """Hidden states of packed rows: nothing attends to another sequence."""
-    mask = (numbers[:, :, None] == numbers[:, None]) & (numbers >= 0)[:, None]
-    # On GPU and TPU float32 would else be multiplied with 10 or 8 bits.
-    with jax.default_matmul_precision("default" if model.dtype == "bfloat16" else "highest"):
-        return model.apply(
-            {"params": params}, ids, mask, positions=positions, method="hidden_states"
-        )
-
-
-@functools.partial(jax.jit, static_argnames=("model", "poolings", "layers", "normalize"))
-def _sentence_vectors(params, ids, positions, numbers, *, model, poolings, layers, normalize):
-    states = pool_layers(_states(model, params, ids, positions, numbers), layers)
-    states = states.astype(jnp.float32)
-    most = _most_in_a_row(ids.shape[1])
-    masks = numbers[:, None] == jnp.arange(most, dtype=numbers.dtype)[None, :, None]
-    vectors = [_pool(states, masks, how) for how in poolings]
-    joined = jnp.concatenate(vectors, axis=-1)
-    if not normalize:
-        return joined
-    return joined / jnp.maximum(jnp.linalg.norm(joined, axis=-1, keepdims=True), 1e-12)
-
-
-def _pool(states: Array, masks: Array, how: Pooling) -> Array:
-    """Pools the texts of each row; as a product, which sums over its tokens all at once."""
-    if how == "max":
-        return jax.vmap(functools.partial(pool_tokens, how=how), (None, 1), 1)(states, masks)
-    weights = pooling_weights(masks, how=how)
-    return jnp.einsum("rtl,rlw->rtw", weights, states, precision="highest")
-
-
-@functools.partial(jax.jit, static_argnames="model")
-def _all_states(params, ids, positions, numbers, *, model):
-    states = _states(model, params, ids, positions, numbers)
-    return jnp.stack([state.astype(jnp.float32) for state in states])
-
-
-@functools.partial(jax.jit, static_argnames=("model", "pieces", "layers"))
-def _word_vectors(params, ids, positions, numbers, *, model, pieces, layers):
-    numbers, words = numbers
-    states = pool_layers(_states(model, params, ids, positions, numbers), layers)
-    return pool_pieces(states.astype(jnp.float32), words, ids.shape[1], how=pieces)

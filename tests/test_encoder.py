@@ -25,6 +25,7 @@ from jaxembed.data import train_byte_pairs, train_wordpiece
 from jaxembed.encoder import Encoder, StaticEncoder, load_encoder
 from jaxembed.environment import keep_compiled
 from jaxembed.models import Bert, Gpt
+from jaxembed.models.packed import sentence_vectors
 from jaxembed.train import make_mesh
 from jaxembed.vectors import KeyedVectors
 
@@ -109,7 +110,7 @@ def test_texts_of_many_lengths_take_few_programs_and_little_padding(encoder, mon
 
     real = jaxembed.encoder.pack_rows
     monkeypatch.setattr(jaxembed.encoder, "pack_rows", pack_rows)
-    program = jaxembed.encoder._sentence_vectors
+    program = sentence_vectors
     before = program._cache_size()
     got = encoder.encode(texts)
     np.testing.assert_allclose(got[:3], encoder.encode(texts[:3]), atol=1e-6)
@@ -117,6 +118,13 @@ def test_texts_of_many_lengths_take_few_programs_and_little_padding(encoder, mon
     assert program._cache_size() - before <= len(shapes) <= 3
     padding = np.mean(np.concatenate([batch.numbers.ravel() < 0 for batch in packed]))
     assert padding <= 0.2
+
+
+def test_bfloat16_is_near(parts, vectors, tokenizer):
+    rough = Encoder(*parts, tokenizer, normalize=True, dtype="bfloat16")
+    got = rough.encode(TEXTS)
+    assert got.dtype == np.float32
+    assert np.sum(got * vectors, axis=1).min() > 0.999
 
 
 def test_parts_of_a_long_stream_are_put_together(encoder, vectors, monkeypatch):
