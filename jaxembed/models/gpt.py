@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxembed.nn.transformer import TransformerLayer, causal_mask
@@ -144,10 +145,16 @@ class Gpt(nn.Module):
             ValueError: If `max_len` is longer than `max_length`.
         """
         self._check_length(max_len)
+        return self._start(batch, max_len)
+
+    def _start(self, batch: int, room: int) -> PyTree:
+        """A cache of `room` slots. Each step fills one, the same of all rows."""
         dtype = jnp.dtype(self.dtype or jnp.float32)
         return {
-            "places": jnp.zeros(batch, jnp.int32),
-            "layers": tuple(layer.start_cache(batch, max_len, dtype) for layer in self.stack),
+            "slot": jnp.zeros(batch, jnp.int32),
+            "position": jnp.zeros(batch, jnp.int32),
+            "is_seen": jnp.zeros((batch, room), bool),
+            "layers": tuple(layer.start_cache(batch, room, dtype) for layer in self.stack),
             "first": jnp.zeros(batch, jnp.int32),
             "is_first": jnp.zeros(batch, bool),
         }
@@ -174,7 +181,8 @@ class Gpt(nn.Module):
         batch, length = ids.shape
         if length > max_len:
             raise ValueError(f"A prompt of {length} tokens has no room in max_len {max_len}.")
-        cache = self.start_cache(batch, max_len)
+        self._check_length(max_len)
+        cache = self._start(batch, length + max_len)
         x = self._embed(ids, jnp.arange(length)[None], True)
         layers = []
         for layer, kept in zip(self.stack, cache["layers"], strict=True):
@@ -182,7 +190,10 @@ class Gpt(nn.Module):
             layers.append(kept)
         last = jnp.maximum(lengths.astype(jnp.int32) - 1, 0)
         return {
-            "places": last,
+            "slot": jnp.full(batch, length, jnp.int32),
+            "position": last,
+            # The last token is read again, and padding never.
+            "is_seen": jnp.arange(length + max_len)[None] < last[:, None],
             "layers": tuple(layers),
             "first": jnp.take_along_axis(ids, last[:, None], axis=1)[:, 0].astype(jnp.int32),
             "is_first": jnp.ones(batch, bool),
@@ -201,14 +212,18 @@ class Gpt(nn.Module):
             Logits of the next token, and the cache with this step in it.
         """
         tokens = jnp.where(cache["is_first"], cache["first"], tokens)
-        places = cache["places"]
-        x = self._embed(tokens, places, True)
+        slot = cache["slot"][0]
+        seen = jnp.ones((len(tokens), 1), bool)
+        is_seen = lax.dynamic_update_slice(cache["is_seen"], seen, (jnp.zeros_like(slot), slot))
+        x = self._embed(tokens, cache["position"], True)[:, None]
         layers = []
         for layer, kept in zip(self.stack, cache["layers"], strict=True):
-            x, kept = layer.step(x, kept, places)
+            x, kept = layer.step(x, kept, slot, is_seen[:, None])
             layers.append(kept)
-        return self.predict_words(self.final_norm(x)), {
-            "places": places + 1,
+        return self.predict_words(self.final_norm(x[:, 0])), {
+            "slot": cache["slot"] + 1,
+            "position": cache["position"] + 1,
+            "is_seen": is_seen,
             "layers": tuple(layers),
             "first": cache["first"],
             "is_first": jnp.zeros_like(cache["is_first"]),

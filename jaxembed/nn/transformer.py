@@ -151,12 +151,7 @@ class TransformerLayer(nn.Module):
         def attend(x):
             nonlocal kept
             projected = self.attention.project(x)
-            kept = KeysValues(
-                *(
-                    whole.at[:, : x.shape[1]].set(part.astype(whole.dtype))
-                    for whole, part in zip(cache, projected, strict=True)
-                )
-            )
+            kept = write_step(cache, projected, jnp.zeros((), jnp.int32))
             return self.attention(x, projected, mask)
 
         outputs = self._add(inputs, self.attention_norm, attend, True)
