@@ -152,7 +152,9 @@ def _within(scores: np.ndarray, pool: np.ndarray) -> np.ndarray:
 
 
 def _short(text: str, wide: int = WIDE) -> str:
-    return textwrap.shorten(text.replace("$", r"\$"), wide, placeholder="...") or text[:wide]
+    plain = " ".join(text.split())
+    shown = plain if len(plain) <= wide else plain[: wide - 3].rstrip() + "..."
+    return shown.replace("$", r"\$")
 
 
 def _lines(text: str, wide: int = 40) -> str:

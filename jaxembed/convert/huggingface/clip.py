@@ -92,7 +92,7 @@ def load_clip(folder: PathLike) -> tuple[DualEncoder, dict[str, Any], Preprocess
     height, width, _ = model.query.image
     image = ImageProcessing(size=(min(height, width),), crop=(height, width))
     preprocessing = read_preprocessing(
-        folder, image, max_length=model.doc.max_length, fills_up=False
+        folder, text, image, max_length=model.doc.max_length, fills_up=False
     )
     return model, params, preprocessing
 
@@ -109,7 +109,8 @@ def save_clip(
         folder: Made if need be.
         model: A model of CLIP's kind, as `load_clip` or `make_clip` makes it.
         params: Its parameters.
-        preprocessing: Tokenizer and image processor; None writes neither.
+        preprocessing: Tokenizer and image processor; None writes neither, nor which token ends a
+            text, where Hugging Face takes CLIP's vector.
 
     Raises:
         ValueError: If the model has parts that CLIP has not.
@@ -183,7 +184,9 @@ def text_config(
     """Their configuration of a text tower."""
     config = _sizes(tower, kind)
     config |= {"vocab_size": tower.vocab, "max_position_embeddings": tower.max_length}
-    if preprocessing is not None and preprocessing.tokenizer is not None:
+    if preprocessing is not None and preprocessing.special_ids:
+        config |= dict(preprocessing.special_ids)
+    elif preprocessing is not None and preprocessing.tokenizer is not None:
         ids = preprocessing.tokenizer.encode([""])[0].ids
         if len(ids):  # the last one ends every text, and CLIP's vector is taken there
             config |= {"bos_token_id": int(ids[0]), "eos_token_id": int(ids[-1])}

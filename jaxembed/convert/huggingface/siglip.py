@@ -86,7 +86,7 @@ def load_siglip(folder: PathLike) -> tuple[DualEncoder, dict[str, Any], Preproce
     params = to_params(_entries(model), flatten_patches(tensors), folder)
     image = ImageProcessing(size=model.query.image[:2], crop=(), mean=_HALVES, std=_HALVES)
     preprocessing = read_preprocessing(
-        folder, image, max_length=model.doc.max_length, fills_up=True
+        folder, text, image, max_length=model.doc.max_length, fills_up=True
     )
     return model, params, preprocessing
 

@@ -20,6 +20,7 @@ from jaxembed.data.tokenizer import TextTokenizer, load_tokenizer
 from jaxembed.nn import TextTransformer, VisionTransformer
 
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+SPECIALS = ("bos_token_id", "eos_token_id", "pad_token_id")
 PATCHES = "vision_model.embeddings.patch_embedding.weight"
 
 
@@ -32,12 +33,15 @@ class Preprocessing:
         tokenizer: Makes ids of texts; None where the folder has none.
         max_length: Longest text in tokens.
         fills_up: Whether padding counts as tokens up to `max_length`, as in SigLIP.
+        special_ids: What their configuration says of `bos_token_id` and the like, by name; CLIP's
+            vector of a text is that of the end there.
     """
 
     image: ImageProcessing
     tokenizer: TextTokenizer | None
     max_length: int
     fills_up: bool
+    special_ids: tuple[tuple[str, int | None], ...] = ()
 
     def images(
         self, pictures: Sequence[Picture]
@@ -69,9 +73,15 @@ class Preprocessing:
 
 
 def read_preprocessing(
-    folder: PathLike, default: ImageProcessing, *, max_length: int, fills_up: bool
+    folder: PathLike,
+    text_config: Mapping[str, Any],
+    default: ImageProcessing,
+    *,
+    max_length: int,
+    fills_up: bool,
 ) -> Preprocessing:
     """Reads the image processor's settings and the tokenizer, where there are any."""
+    special_ids = tuple((name, text_config[name]) for name in SPECIALS if name in text_config)
     folder, image = Path(folder), default
     for name in PROCESSORS:
         if (folder / name).is_file():
@@ -80,7 +90,7 @@ def read_preprocessing(
             break
     has_tokenizer = (folder / "tokenizer.json").is_file()
     tokenizer = load_tokenizer(folder / "tokenizer.json") if has_tokenizer else None
-    return Preprocessing(image, tokenizer, max_length, fills_up)
+    return Preprocessing(image, tokenizer, max_length, fills_up, special_ids)
 
 
 def write_preprocessing(folder: PathLike, preprocessing: Preprocessing, kind: str) -> None:

@@ -1,5 +1,6 @@
 """CLIP and SigLIP folders against stored outputs of transformers, and there and back."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def test_round_trip_loses_nothing(stored, tmp_path):
     words = ["a cat", "a dog and a cat", "the dog"]
     image = ImageProcessing(size=(9, 10), crop=(8, 8), resampling="bilinear", mean=(0.1, 0.2, 0.3))
     tokenizer = train_wordpiece(words * 3, 40)
-    preprocessing = type(preprocessing)(image, tokenizer, 6, preprocessing.fills_up)
+    preprocessing = dataclasses.replace(preprocessing, image=image, tokenizer=tokenizer)
     SAVE[kind](tmp_path, model, params, preprocessing)
     again, params_again, preprocessing_again = LOAD[kind](tmp_path)
     assert again == model and preprocessing_again == preprocessing
@@ -64,8 +65,8 @@ def test_round_trip_loses_nothing(stored, tmp_path):
     before = json.loads((folder / "config.json").read_text())
     after = json.loads((tmp_path / "config.json").read_text())
     for part in ("text_config", "vision_config"):
-        for name in ("hidden_size", "hidden_act", "layer_norm_eps", "num_attention_heads"):
-            assert after[part][name] == before[part][name]
+        for name in ("hidden_size", "hidden_act", "layer_norm_eps", "eos_token_id"):
+            assert after[part].get(name) == before[part].get(name)
     ids, lengths = preprocessing_again.texts(words)
     if kind == "siglip":
         assert ids.shape == (3, 6) and lengths.tolist() == [6] * 3

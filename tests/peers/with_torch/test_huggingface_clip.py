@@ -42,7 +42,7 @@ def test_towers_give_their_vectors_and_round_trip(kind, activation, tmp_path):
     theirs = make(kind, activation)
     theirs.save_pretrained(tmp_path / "theirs")
     load, save = (load_clip, save_clip) if kind == "clip" else (load_siglip, save_siglip)
-    model, params, _ = load(tmp_path / "theirs")
+    model, params, preprocessing = load(tmp_path / "theirs")
     random = np.random.default_rng(1)
     images = random.normal(0, 1, (4, 32, 32, 3)).astype(np.float32)
     ids = random.integers(2, 98, (4, 12)).astype(np.int32)
@@ -57,7 +57,7 @@ def test_towers_give_their_vectors_and_round_trip(kind, activation, tmp_path):
     logits = model.apply({"params": params}, (images,), (ids, lengths))
     for got, value in zip((queries, docs, logits), wanted, strict=True):
         np.testing.assert_allclose(got, value, atol=1e-4)
-    save(tmp_path / "ours", model, params)
+    save(tmp_path / "ours", model, params, preprocessing)
     again = type(theirs).from_pretrained(tmp_path / "ours").eval()
     for name, value in again.state_dict().items():
         assert torch.equal(value, theirs.state_dict()[name]), name
