@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxembed.data import HistorySet, ImageSet, TextCorpus
-from jaxembed.models import AE, CBOW, VAE, Reconstruction, SkipGram, VariationalBound
+from jaxembed.data import HistorySet, ImageSet, MaskedWords, PieceCorpus, TextCorpus
+from jaxembed.models import AE, CBOW, VAE, Bert, Reconstruction, SkipGram, VariationalBound
 from jaxembed.models.word2vec import RowSGD, WindowPairs
 from jaxembed.recipe import (
     TYPES,
     CodeEvaluation,
+    MaskedEvaluation,
     MeshShape,
     RankingEvaluation,
     Recipe,
@@ -59,6 +60,14 @@ FULL = [
         loss=VariationalBound("iwae", samples=5, gradient="doubly-reparameterized"),
     ),
     Recipe(CBOW(0, 3, "softmax"), TextCorpus("docstrings", max_vocab=None)),
+    Recipe(
+        model=Bert(
+            7, 16, 2, 32, 3, 64, 3, 2, "relu", 0.0, 0.5, 1e-5, False, True, True, "bfloat16"
+        ),
+        data=PieceCorpus("docstrings", "bytes", 900, False, 64, 0.5),
+        loss=MaskedWords(0.5, 0.5, 0.25, True, False),
+        evaluation=MaskedEvaluation(7),
+    ),
 ]
 
 
@@ -93,6 +102,7 @@ def test_full_recipes_cover_the_table_and_every_field():
     whole = [FULL[0], FULL[1]]
     parts = [getattr(recipe, name) for recipe in whole for name in fields_of(recipe)]
     parts += [FULL[2].model, FULL[2].data, FULL[2].evaluation]
+    parts += [FULL[5].model, FULL[5].data, FULL[5].loss, FULL[5].evaluation]
     for value in [*whole, *parts]:
         if type(value) in TYPES.values():
             defaults = {field.name: field.default for field in dataclasses.fields(value)}
