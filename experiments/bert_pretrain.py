@@ -29,7 +29,7 @@ class Config:
     tokenizer: str = "wordpiece"
     """wordpiece or bytes learns one from the text; else PATH of a tokenizer.json or vocab.txt."""
     vocab_size: int = 4096
-    length: int = 64
+    length: int = 32
     width: int = 64
     layers: int = 2
     heads: int = 4
@@ -38,7 +38,7 @@ class Config:
     next_sentence: bool = True
     lr: float = 2e-3
     batch_size: int = 32
-    epochs: int = 4
+    epochs: int = 6
     seed: int = 1
     checkpoint_seconds: float = 60.0
     smoke: bool = False
@@ -86,5 +86,5 @@ def report(run: Run) -> None:
 
 
 if __name__ == "__main__":
-    smoke = {"epochs": 1, "width": 16, "layers": 1, "vocab_size": 300, "length": 32}
+    smoke = {"epochs": 1, "width": 16, "layers": 1, "vocab_size": 300}
     sys.exit(run_experiment(make_recipe, Config, smoke=smoke, report=report, description=__doc__))

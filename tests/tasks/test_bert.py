@@ -7,6 +7,7 @@ import signal
 import numpy as np
 import pytest
 
+from experiments import word_in_context
 from jaxembed import load_encoder
 from jaxembed import run as run_module
 from jaxembed.data import PieceCorpus
@@ -115,6 +116,22 @@ def test_stopping_and_resuming_equals_straight_through(finished, tmp_path, monke
 def test_eight_devices_have_the_losses_of_one(finished, source, tmp_path):
     run = train_recipe(make_recipe(source, mesh=MeshShape(data=8)), tmp_path / "run")
     np.testing.assert_allclose(losses(run), losses(finished), rtol=1e-5)
+
+
+def test_a_word_in_many_sentences_by_script(finished, tmp_path, capsys):
+    lines = ["aw\tearly\tau av aw ax", "aw\tearly\tav AW ax", "aw\tlate\taw ax ay az"]
+    (tmp_path / "senses.tsv").write_text("\n".join(lines) + "\n")
+    config = word_in_context.Config(
+        str(finished.path), tmp_path / "senses.tsv", tmp_path / "figures"
+    )
+    word_in_context.main(config)
+    assert {file.name for file in config.out.iterdir()} == {"aw.png", "layers.png"}
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:4]]
+    assert [row[0] for row in rows] == ["0", "1"]
+    assert all(-1 <= float(value) <= 1 for row in rows for value in row)
+    (tmp_path / "senses.tsv").write_text("aw\tnone\tau av\n" * 2)
+    with pytest.raises(ValueError, match="has no word 'aw'"):
+        word_in_context.main(config)
 
 
 @pytest.mark.parametrize(
