@@ -1,6 +1,7 @@
 """Random models of Hugging Face load here, and what is written here loads there, both equal."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -60,7 +61,9 @@ def theirs(model, ids):
 
 def ours(model, params, ids):
     variables = {"params": params}
-    states = jax.jit(lambda v: model.apply(v, ids, MASK, method="hidden_states"))(variables)
+    states = jax.jit(
+        lambda v: model.apply(v, jnp.asarray(ids), jnp.asarray(MASK), method="hidden_states")
+    )(variables)
     logits = None
     if getattr(model, "word_head", True):
         logits = np.asarray(model.apply(variables, states[-1], method="predict_words"))[MASK]
