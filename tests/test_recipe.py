@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxembed.data import HistorySet, ImageSet, TextCorpus
+from jaxembed.data import HistorySet, ImageCaptions, ImageSet, TextCorpus, TextPairs
 from jaxembed.models import (
     AE,
     CBOW,
     VAE,
+    Contrastive,
+    DualEncoder,
     Reconstruction,
     SkipGram,
     TwoViews,
@@ -20,12 +22,14 @@ from jaxembed.models import (
     ViewEncoder,
 )
 from jaxembed.models.word2vec import RowSGD, WindowPairs
+from jaxembed.nn import BagOfWords, ResNet, TextTransformer, Views, VisionTransformer
 from jaxembed.recipe import (
     TYPES,
     CodeEvaluation,
     MeshShape,
     RankingEvaluation,
     Recipe,
+    RetrievalEvaluation,
     WordEvaluation,
     fields_of,
 )
@@ -73,6 +77,23 @@ FULL = [
         data=ImageSet("digits"),
         loss=TwoViews(0.5, 0.25, 2, 0.0),
     ),
+    Recipe(
+        model=DualEncoder(
+            VisionTransformer(
+                (8, 8, 1), 4, 6, 2, 5, 3, "relu", "attention", False, True, 0.5, 0.25
+            ),
+            TextTransformer(9, 6, 2, 5, 3, 8, "relu", True, "mean", 4, 0.5, 0.25),
+            3,
+            False,
+            5.0,
+            -2.0,
+        ),
+        data=ImageCaptions("folder", ("STIX",), 0.25, 16, 3, ("de",), "a", "b", 99, "skip"),
+        loss=Contrastive("sigmoid", 8, 4, (2, 3), "bfloat16", Views(1, 0.25, 0.5, 0.125)),
+        evaluation=RetrievalEvaluation(7),
+    ),
+    Recipe(DualEncoder(ResNet((1,), 8, False, "small"), BagOfWords(9, 6, 8)), ImageCaptions()),
+    Recipe(DualEncoder(BagOfWords(9, 6)), TextPairs("pairs.tsv", "a", "b", 99, "skip")),
 ]
 
 
@@ -100,13 +121,16 @@ def test_recipe_goes_to_json_and_back(recipe):
 
 def test_full_recipes_cover_the_table_and_every_field():
     values = [SMALL, *FULL]
-    for recipe in (SMALL, *FULL):
-        values += [getattr(recipe, name) for name in fields_of(recipe)]
-    seen = {type(value).__name__ for value in values if dataclasses.is_dataclass(value)}
+    for value in values:  # which grows
+        found = [getattr(value, name) for name in fields_of(value)]
+        values += [one for one in found if dataclasses.is_dataclass(one)]
+    seen = {type(value).__name__ for value in values}
     assert seen == TYPES.keys()
     whole = [FULL[0], FULL[1]]
     parts = [getattr(recipe, name) for recipe in whole for name in fields_of(recipe)]
     parts += [FULL[2].model, FULL[2].data, FULL[2].evaluation]
+    parts += [FULL[6].model, FULL[6].model.query, FULL[6].model.doc, FULL[6].data]
+    parts += [FULL[6].loss, FULL[6].loss.views, FULL[6].evaluation]
     for value in [*whole, *parts]:
         if type(value) in TYPES.values():
             defaults = {field.name: field.default for field in dataclasses.fields(value)}
