@@ -131,7 +131,7 @@ def trace_search(
 def _draw_tree(model, params, test, vocabularies, max_len, figure):
     """One search, step by step from left to right; each column from the best score down."""
     source, target = vocabularies
-    text = _example(test, source, max_len)[0]
+    text = _examples(test, source, max_len, 0.25)[0]  # a longer one would not be readable
     branches = trace_search(
         model,
         params,
@@ -211,7 +211,7 @@ def _draw_sizes(test, try_beam, measure, figure):
 def _draw_alignments(model, params, test, vocabularies, max_len, try_beam, figure):
     """What each token of a translation attends to."""
     source, target = vocabularies
-    texts = _example(test, source, max_len)[:ALIGNED]
+    texts = _examples(test, source, max_len, 0.75)
     found = try_beam(1, texts)
     figure.set_size_inches(11, 9)
     for axes, text, answer in zip(figure.subplots(2, 2).flat, texts, found, strict=False):
@@ -230,10 +230,10 @@ def _draw_alignments(model, params, test, vocabularies, max_len, try_beam, figur
         axes.tick_params(labelsize=8)
 
 
-def _example(test: Pairs, source: AnyVocabulary, max_len: int) -> list[str]:
-    """Test items whose length is at the upper quartile or a little below, which show most."""
+def _examples(test: Pairs, source: AnyVocabulary, max_len: int, quantile: float) -> list[str]:
+    """Test items whose length is at the quantile or a little below."""
     lengths = np.array([len(source.encode(text)) for text in test.sources])
-    most = min(np.quantile(lengths, 0.75), max_len - 1)
+    most = min(np.quantile(lengths, quantile), max_len - 1)
     order = np.argsort(np.where(lengths <= most, -lengths, 0), kind="stable")
     return [test.sources[place] for place in order[:ALIGNED]]
 
