@@ -163,7 +163,7 @@ def test_an_unreadable_file_is_named(tmp_path, monkeypatch):
 
 
 def test_unknown_names_get_the_known_ones_and_the_nearest():
-    with pytest.raises(FileNotFoundError, match="docstrings, glyphs, tfds:NAME. Did you mean 'docstrings'"):
+    with pytest.raises(FileNotFoundError, match="glyphs, tfds:NAME. Did you mean 'docstrings'"):
         read_sentences("docstring")  # before anything is read
     with pytest.raises(FileNotFoundError, match="neither an embedded data set nor an existing"):
         read_sentences("/no/such/file.txt")
