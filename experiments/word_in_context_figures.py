@@ -33,4 +33,5 @@ def draw_measures(figure: Any, measures: dict[str, np.ndarray]) -> None:
     right.set(xlabel="layer", ylabel="nearest other has the same sense", ylim=(0, 1.02))
     for axes in (left, right):
         axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(fontsize=8)

@@ -21,9 +21,8 @@ PLACES = ("top", "middle", "bottom")
 
 
 def without_figures(recipe, folder):
-    patch = pytest.MonkeyPatch()
-    patch.setattr(run_module, "_try_to_plot", lambda folder: None)
-    with patch.context():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "_try_to_plot", lambda folder: None)
         return train_recipe(recipe, folder)
 
 
