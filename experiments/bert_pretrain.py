@@ -86,5 +86,5 @@ def report(run: Run) -> None:
 
 
 if __name__ == "__main__":
-    smoke = {"epochs": 1, "width": 16, "layers": 1, "vocab_size": 300}
+    smoke = {"epochs": 1, "width": 16, "layers": 1, "vocab_size": 300, "batch_size": 512}
     sys.exit(run_experiment(make_recipe, Config, smoke=smoke, report=report, description=__doc__))

@@ -453,8 +453,8 @@ def _load_run(path: Path) -> tuple[Bert | Gpt, PyTree]:
     run = load_run(path)
     if not isinstance(run.model, Bert | Gpt):
         raise ValueError(
-            f"{path} is a run of {type(run.model).__name__}, which is no encoder of texts: give one "
-            "of a Bert. What other families can embed, load_run(path).embed does."
+            f"{path} is a run of {type(run.model).__name__}, which is no encoder of texts: give "
+            "one of a Bert. What other families can embed, load_run(path).embed does."
         )
     return run.model, run.params
 
