@@ -74,4 +74,5 @@ def report(run: Run) -> None:
 
 if __name__ == "__main__":
     smoke = {"dim": 16, "epochs": 1, "max_vocab": 2_000}
-    sys.exit(run_experiment(make_recipe, Config, smoke=smoke, report=report, description=__doc__))
+    options = {"smoke": smoke, "report": report, "description": __doc__, "returns_memory": True}
+    sys.exit(run_experiment(make_recipe, Config, **options))

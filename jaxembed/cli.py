@@ -90,7 +90,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_guarded(action: Callable[[], int | None], name: str) -> int:
     """Runs an action and turns what a user can cause into a message and an exit code."""
-    _return_freed_memory()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("absl").setLevel(logging.WARNING)
     try:
@@ -130,6 +129,7 @@ def run_experiment(
     report: Callable[[Run], None],
     description: str,
     arguments: Sequence[str] | None = None,
+    returns_memory: bool = False,
 ) -> int:
     """Parses an experiment's flags, trains its recipe and prints its results.
 
@@ -141,11 +141,16 @@ def run_experiment(
         report: Prints what a reader wants to see first.
         description: Help text.
         arguments: Words of the command line, by default those of the process.
+        returns_memory: Give large freed blocks back to the system at once: for a model of large
+            tables, as each step of others would ask for its blocks anew.
 
     Returns:
         Exit code.
     """
     import tyro
+
+    if returns_memory:
+        _return_freed_memory()
 
     words = list(sys.argv[1:] if arguments is None else arguments)
     config, rest = tyro.cli(

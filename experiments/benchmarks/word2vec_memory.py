@@ -28,6 +28,7 @@ from experiments.word2vec import Config, make_recipe, report
 from jaxembed.cli import run_experiment
 arguments = ["--data", sys.argv[1], "--workdir", sys.argv[2], "--epochs", "1"]
 options = {"smoke": {}, "report": report, "description": "", "arguments": arguments}
+options["returns_memory"] = True
 sys.exit(run_experiment(make_recipe, Config, **options))
 """
 

@@ -1,5 +1,6 @@
 """CLIP and SigLIP folders: the vectors of transformers after loading, and theirs after saving."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -52,9 +53,10 @@ def test_towers_give_their_vectors_and_round_trip(kind, activation, tmp_path):
         for row, length in zip(ids, lengths, strict=True):
             row[length - 1 :] = EOS
     wanted = run(theirs, images, ids)
-    queries = model.apply({"params": params}, images, method="encode_query")
-    docs = model.apply({"params": params}, ids, lengths, method="encode_doc")
-    logits = model.apply({"params": params}, (images,), (ids, lengths))
+    sides = (jnp.asarray(images),), (jnp.asarray(ids), jnp.asarray(lengths))
+    queries = model.apply({"params": params}, *sides[0], method="encode_query")
+    docs = model.apply({"params": params}, *sides[1], method="encode_doc")
+    logits = model.apply({"params": params}, *sides)
     for got, value in zip((queries, docs, logits), wanted, strict=True):
         np.testing.assert_allclose(got, value, atol=1e-4)
     save(tmp_path / "ours", model, params, preprocessing)
