@@ -45,13 +45,15 @@ class Config:
     """The first 64 pairs, once."""
 
 
-def encode_pairs(tokenizer, pairs: list[tuple]) -> list[dict[str, np.ndarray]]:
+def encode_pairs(encoder, pairs: list[tuple]) -> list[dict[str, np.ndarray]]:
     """Pairs as examples; scores go from 1 to 5."""
     examples = [{"score": np.float32((pair[2] - 1) / 4)} for pair in pairs]
+    length = min(LENGTH, encoder.max_length)
     for number, side in enumerate(("first", "second")):
-        encoded = tokenizer.encode([pair[number] for pair in pairs], max_length=LENGTH)
+        texts = [pair[number] for pair in pairs]
+        encoded = encoder.tokenizer.encode(texts, max_length=length)
         for example, one in zip(examples, encoded, strict=True):
-            example[side] = np.pad(one.ids, (0, LENGTH - len(one)))
+            example[side] = np.pad(one.ids, (0, length - len(one)))
             example[f"{side}_length"] = np.int32(len(one))
     return examples
 
@@ -68,7 +70,7 @@ def main(config: Config) -> None:
     else:
         pairs = [pair for pair in pairs if pair[2] >= 4]
         loss_fn = make_sentence_pair_loss(model)
-    examples = encode_pairs(encoder.tokenizer, pairs)
+    examples = encode_pairs(encoder, pairs)
     epochs = 1 if config.smoke else config.epochs
     adam = Adam(lr=config.lr, schedule="linear", warmup=0.1, batch_size=config.batch_size)
     optimizer = make_optimizer(adam, epochs * -(-len(examples) // config.batch_size))
