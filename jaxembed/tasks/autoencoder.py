@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Key, PyTree
@@ -32,6 +33,7 @@ from jaxembed.tasks.gradient import (
 )
 from jaxembed.tasks.task import Metric, Prepared, Training
 from jaxembed.train import LossFn
+from jaxembed.train.state import InitFn
 from jaxembed.vectors import KeyedVectors
 
 HELD_ON_DEVICE = 1 << 30  # bytes
@@ -82,6 +84,12 @@ def prepare(recipe: Any, cache: Path, texts: Iterable | None = None) -> Prepared
             f"likelihood {recipe.model.likelihood!r} is of classes, and images have none: train "
             "such a model with `jaxembed.train`."
         )
+    return prepare_images(recipe, train, test)
+
+
+def prepare_images(recipe: Any, train: Images, test: Images) -> Prepared:
+    """What a run of any model of images stores and resolves."""
+    shape = train.pixels.shape[1:]
     # A model that cannot be made shall be known before a directory is written.
     abstract_params(recipe.with_sizes({"shape": list(shape)}), {})
     most = recipe.evaluation.most
@@ -104,7 +112,14 @@ def training(recipe: Any, prepared: Prepared, mesh: Mesh) -> Training:
     pixels = prepared.data.pixels
     model = recipe.model
     loss_fn = make_loss(recipe, model, count_steps(recipe, len(pixels)))
-    init_fn = functools.partial(_init, model)
+    init_fn = functools.partial(init_params, model)
+    return train_on_images(recipe, mesh, pixels, init_fn, loss_fn)
+
+
+def train_on_images(
+    recipe: Any, mesh: Mesh, pixels: np.ndarray, init_fn: InitFn, loss_fn: LossFn
+) -> Training:
+    """Makes the training on images, which the device holds unless they are too many."""
     if pixels.nbytes > HELD_ON_DEVICE:
         return train_streamed(recipe, mesh, Rows(pixels), init_fn, loss_fn)
     return train_on_device(recipe, mesh, {"x": pixels}, init_fn, loss_fn)
@@ -140,7 +155,7 @@ def make_loss(recipe: Any, model: AE | VAE, steps: int) -> LossFn:
 def abstract_params(recipe: Any, resolved: dict[str, Any]) -> PyTree:
     """Says shape and dtype of the parameters; see `Task`."""
     del resolved
-    return jax.eval_shape(functools.partial(_init, recipe.model), jax.random.key(0))
+    return jax.eval_shape(functools.partial(init_params, recipe.model), jax.random.key(0))
 
 
 def judged_by_stored_files(recipe: Any, folder: Path) -> Any:
@@ -286,5 +301,6 @@ def _reconstruct(model, params, x):
     return model.apply({"params": params}, x, method="reconstruct")
 
 
-def _init(model: AE | VAE, key: Array) -> PyTree:
-    return model.init(key, np.zeros((1, *model.shape), np.float32))["params"]
+def init_params(model: Any, key: Array) -> PyTree:
+    """The first parameters of a model of images of `model.shape`."""
+    return model.init(key, jnp.zeros((1, *model.shape)))["params"]

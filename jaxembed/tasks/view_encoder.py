@@ -6,26 +6,38 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from jaxembed.data import load_images, read_objects
-from jaxembed.data.images import versions
 from jaxembed.metrics import knn_accuracy, linear_probe_accuracy, pca_codes
 from jaxembed.models import ViewEncoder, make_view_loss
 from jaxembed.tasks.autoencoder import (
-    HELD_ON_DEVICE,
-    Rows,
+    abstract_params,
     in_batches,
+    init_params,
+    judged_by_stored_files,
     load_examples,
-    pack_examples,
+    prepare_images,
+    train_on_images,
 )
 from jaxembed.tasks.curves import draw_curves, read_metrics
-from jaxembed.tasks.gradient import check_batch, run_keys, train_on_device, train_streamed
+from jaxembed.tasks.gradient import check_batch, run_keys
 from jaxembed.tasks.task import Metric, Prepared, Training
 from jaxembed.vectors import KeyedVectors
+
+__all__ = [
+    "abstract_params",
+    "embed",
+    "embed_pixels",
+    "evaluate",
+    "figures",
+    "judged_by_stored_files",
+    "prepare",
+    "training",
+    "vectors",
+]
 
 
 def prepare(recipe: Any, cache: Path, texts: Iterable | None = None) -> Prepared:
@@ -43,42 +55,15 @@ def prepare(recipe: Any, cache: Path, texts: Iterable | None = None) -> Prepared
         )
     if test.pixels.shape[1:] != shape:
         raise ValueError(f"test images are {test.pixels.shape[1:]}, but those to train on {shape}.")
-    abstract_params(recipe.with_sizes({"shape": list(shape)}), {})
-    most = recipe.evaluation.most
-    files = {
-        "eval/test.npz": pack_examples(test, most),
-        "eval/train.npz": pack_examples(train, 5 * most),
-    }
-    resolved = {
-        "shape": list(shape),
-        "count": len(train),
-        "test_count": len(test),
-        "fingerprint": train.fingerprint()[:32] + test.fingerprint()[:32],
-        "versions": versions(recipe.data.source),
-    }
-    return Prepared(train, resolved, files)
+    return prepare_images(recipe, train, test)
 
 
 def training(recipe: Any, prepared: Prepared, mesh: Mesh) -> Training:
     """Makes state, step and batches; see `Task`."""
     pixels = prepared.data.pixels
-    init_fn = functools.partial(_init, recipe.model)
+    init_fn = functools.partial(init_params, recipe.model)
     loss_fn = make_view_loss(recipe.model, recipe.loss)
-    if pixels.nbytes > HELD_ON_DEVICE:
-        return train_streamed(recipe, mesh, Rows(pixels), init_fn, loss_fn)
-    return train_on_device(recipe, mesh, {"x": pixels}, init_fn, loss_fn)
-
-
-def abstract_params(recipe: Any, resolved: dict[str, Any]) -> PyTree:
-    """Says shape and dtype of the parameters; see `Task`."""
-    del resolved
-    return jax.eval_shape(functools.partial(_init, recipe.model), jax.random.key(0))
-
-
-def judged_by_stored_files(recipe: Any, folder: Path) -> Any:
-    """Returns the recipe itself: it names no files to be judged by; see `Task`."""
-    del folder
-    return recipe
+    return train_on_images(recipe, mesh, pixels, init_fn, loss_fn)
 
 
 def evaluate(recipe: Any, params: PyTree, folder: Path) -> dict[str, Metric]:
@@ -86,7 +71,7 @@ def evaluate(recipe: Any, params: PyTree, folder: Path) -> dict[str, Metric]:
     train, test = load_examples(folder)
     if train.labels is None or len(np.unique(train.labels)) < 2:
         return {}
-    untrained = _init(recipe.model, run_keys(recipe)[0])
+    untrained = init_params(recipe.model, run_keys(recipe)[0])
     size = min(recipe.model.dim, *train.pixels.reshape(len(train), -1).shape)
     pixels = (train.pixels, test.pixels)
     codes = {
@@ -154,7 +139,3 @@ def embed_pixels(model: ViewEncoder, params: PyTree, pixels: np.ndarray) -> np.n
 @functools.partial(jax.jit, static_argnames="model")
 def _encode(model, params, x):
     return model.apply({"params": params}, x, method="encode")
-
-
-def _init(model: ViewEncoder, key: Array) -> PyTree:
-    return model.init(key, jnp.zeros((1, *model.shape)))["params"]

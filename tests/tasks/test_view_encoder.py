@@ -36,12 +36,9 @@ def finished(source, tmp_path_factory):
         CodeEvaluation(most=12),
         epochs=8,
     )
-    patch = pytest.MonkeyPatch()
-    patch.setattr(run_module, "_try_to_plot", lambda folder: None)
-    with patch.context():
-        run = train_recipe(recipe, tmp_path_factory.mktemp("views") / "run")
-    patch.undo()
-    return run
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "_try_to_plot", lambda folder: None)
+        return train_recipe(recipe, tmp_path_factory.mktemp("views") / "run")
 
 
 def test_probes_stand_beside_those_of_no_training_and_pca(finished):
