@@ -106,18 +106,20 @@ class Views:
         shift: Most pixels by which it is moved up, down, left or right; what enters repeats the
             edge.
         zoom: Largest share by which it is made larger or smaller about its middle.
+        stretch: Largest share by which it is made higher and at once narrower, or the reverse.
         contrast: Largest share by which its values are stretched or shrunk.
         noise: Standard deviation of what is added to its values, which go from -1 to 1.
     """
 
     shift: int = 0
     zoom: float = 0.0
+    stretch: float = 0.0
     contrast: float = 0.0
     noise: float = 0.0
 
     def __post_init__(self) -> None:
-        if min(self.shift, self.zoom, self.contrast, self.noise) < 0 or self.zoom >= 1:
-            raise ValueError(f"{self}: give 0 or more of each, and less than 1 for zoom.")
+        if min(dataclasses.astuple(self)) < 0 or max(self.zoom, self.stretch) >= 1:
+            raise ValueError(f"{self}: give 0 or more of each, less than 1 for zoom and stretch.")
 
 
 def random_views(
@@ -135,15 +137,14 @@ def random_views(
     """
     move_key, zoom_key, contrast_key, noise_key = jax.random.split(key, 4)
     batch, height, width, _ = images.shape
-    if views.shift or views.zoom:
+    if views.shift or views.zoom or views.stretch:
         shift = jax.random.uniform(move_key, (batch, 2), minval=-views.shift, maxval=views.shift)
-        limit = jnp.log1p(views.zoom)
-        zoom = jnp.exp(jax.random.uniform(zoom_key, (batch,), minval=-limit, maxval=limit))
-        images = _resample(images, _weights(height, shift[:, 0], zoom), "byi,bihc->byhc")
-        images = jnp.moveaxis(images, 1, 2)
-        images = jnp.moveaxis(
-            _resample(images, _weights(width, shift[:, 1], zoom), "byi,bihc->byhc"), 1, 2
-        )
+        zoom = _draw_factor(zoom_key, batch, views.zoom)
+        stretch = _draw_factor(jax.random.fold_in(zoom_key, 1), batch, views.stretch)
+        rows = _weights(height, shift[:, 0], zoom * stretch)
+        columns = _weights(width, shift[:, 1], zoom / stretch)
+        images = jnp.moveaxis(_resample(images, rows, "byi,bihc->byhc"), 1, 2)
+        images = jnp.moveaxis(_resample(images, columns, "byi,bihc->byhc"), 1, 2)
     if views.contrast:
         factor = 1.0 + jax.random.uniform(
             contrast_key, (batch, 1, 1, 1), minval=-views.contrast, maxval=views.contrast
@@ -152,6 +153,12 @@ def random_views(
     if views.noise:
         images = images + views.noise * jax.random.normal(noise_key, images.shape)
     return images
+
+
+def _draw_factor(key: Key[Array, ""], count: int, share: float) -> Float[Array, "count"]:
+    """Factors about 1, as likely x as 1 / x."""
+    limit = jnp.log1p(share)
+    return jnp.exp(jax.random.uniform(key, (count,), minval=-limit, maxval=limit))
 
 
 def _weights(size: int, shift: Array, zoom: Array) -> Float[Array, "batch size size"]:

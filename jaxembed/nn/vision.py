@@ -156,6 +156,8 @@ class ResNet(nn.Module):
         bottleneck: Blocks of three convolutions, 1x1, 3x3 and 1x1, rather than of two 3x3.
         stem: "large" begins with a 7x7 convolution and a maximum, which quarter height and width;
             "medium" with a 5x5 convolution that halves them; "small" with a 3x3 convolution.
+        pool: "mean" over places, or "flat" for the channels of all places side by side, which tells
+            where things are and ties the parameters behind it to one size of image.
 
     Reference: He et al., 2016, https://arxiv.org/abs/1512.03385, table 1 (50 layers by default);
     Wu & He, 2018, https://arxiv.org/abs/1803.08494, in place of batch normalisation.
@@ -165,13 +167,14 @@ class ResNet(nn.Module):
     channels: int = 64
     bottleneck: bool = True
     stem: Literal["large", "medium", "small"] = "large"
+    pool: Literal["mean", "flat"] = "mean"
 
     @nn.compact
     def __call__(self, images: Pixels, *, deterministic: bool = True) -> Float[Array, "batch dim"]:
         """Encodes images; arguments as of `VisionTransformer`.
 
         Returns:
-            The mean over places of the last stage's channels.
+            The last stage's channels, pooled.
         """
         del deterministic
         x = scale_bytes(images)
@@ -185,7 +188,7 @@ class ResNet(nn.Module):
                 stride = 2 if stage and not index else 1
                 name = f"stage_{stage}_block_{index}"
                 x = _Block(self.channels << stage, stride, self.bottleneck, name=name)(x)
-        return jnp.mean(x, axis=(1, 2))
+        return x.reshape(len(x), -1) if self.pool == "flat" else jnp.mean(x, axis=(1, 2))
 
 
 class _Block(nn.Module):

@@ -107,6 +107,22 @@ def test_views_stay_within_their_limits_and_differ(key):
     assert abs(float(np.std(noisy)) - 0.1) < 0.01
 
 
+def test_stretching_widens_what_it_lowers(key):
+    """Blobs keep the product of their spreads, and each has its own proportions."""
+    places = np.arange(32) - 15.5
+    line = np.exp(-0.5 * (places / 3) ** 2).astype(np.float32)
+    blobs = jnp.asarray(np.tile((line[:, None] * line)[None, ..., None], (50, 1, 1, 1)))
+    drawn = np.asarray(random_views(blobs, key, Views(stretch=0.5)))[..., 0]
+    spreads = []
+    for axis in (1, 2):
+        weights = drawn.sum(axis=3 - axis)
+        spreads.append(np.sqrt((weights * places**2).sum(axis=1) / weights.sum(axis=1)))
+    height, width = spreads
+    np.testing.assert_allclose(height * width, 9.0, rtol=0.05)
+    proportions = np.sqrt(height / width)
+    assert 1 / 1.52 < proportions.min() < 0.75 and 1.35 < proportions.max() < 1.52
+
+
 def test_impossible_views_are_refused():
     with pytest.raises(ValueError, match="0 or more of each"):
         Views(shift=-1)
