@@ -244,6 +244,8 @@ def candidate_softmax(
     *,
     temperature: Scalar = 1.0,
     mask: Bool[Array, "batch"] | None = None,
+    ids: tuple[Int[Array, "_"], Int[Array, "_"]] | None = None,
+    hard_negatives: Float[Array, "batch negatives dim"] | None = None,
     log_q: Float[Array, "candidates"] | None = None,
     chunk_size: int | None = None,
 ) -> Float[Array, "batch"]:
@@ -255,6 +257,9 @@ def candidate_softmax(
         targets: Row of each query's item in `candidates`.
         temperature: Positive divisor of the inner products.
         mask: False marks padding rows of `queries`.
+        ids: Identities of the queries' items and of the candidates: what is equal to a query's
+            item is no negative of it.
+        hard_negatives: As of `info_nce`.
         log_q: As of `info_nce`, for each candidate.
         chunk_size: As of `info_nce`.
 
@@ -269,6 +274,12 @@ def candidate_softmax(
             f"queries are {queries.shape}, targets {targets.shape} and candidates "
             f"{candidates.shape}: wanted [batch, dim], [batch] and [candidates, dim]."
         )
+    if ids is not None and [len(one) for one in ids] != [len(queries), len(candidates)]:
+        raise ValueError(
+            f"ids are of {len(ids[0])} queries and {len(ids[1])} candidates: wanted "
+            f"{len(queries)} and {len(candidates)}."
+        )
+    _check_negatives(queries, hard_negatives)
     _check_chunk(chunk_size)
     scale = jnp.asarray(1.0 / temperature, jnp.float32)
     bias = jnp.zeros(len(candidates)) if log_q is None else -log_q
@@ -276,10 +287,10 @@ def candidate_softmax(
         targets.astype(jnp.int32),
         jnp.arange(len(candidates), dtype=jnp.int32),
         jnp.ones(len(candidates), bool),
-        None,
-        None,
+        *(ids or (None, None)),
     )
     total = make_sum(chunk_size)("softmax", queries, candidates, scale, bias, pairs)
+    total = _add_negatives(total, queries, hard_negatives, scale)
     own = scale * _row_products(queries, candidates[targets]) + bias[targets]
     return _masked(total - own, mask)
 
@@ -339,9 +350,7 @@ def softmax_losses(sum_fn, queries, docs, scale, mask, ids, hard_negatives, log_
     scale = jnp.asarray(scale, jnp.float32)
     bias = jnp.zeros(len(docs)) if log_q is None else -log_q.astype(jnp.float32)
     total = sum_fn("softmax", queries, docs, scale, bias, _make_pairs(len(docs), mask, ids))
-    if hard_negatives is not None:
-        further = scale * _further_products(queries, hard_negatives)
-        total = jnp.logaddexp(total, jax.nn.logsumexp(further, axis=1))
+    total = _add_negatives(total, queries, hard_negatives, scale)
     return _masked(total - (scale * _row_products(queries, docs) + bias), mask)
 
 
@@ -369,6 +378,11 @@ def check_pairs(queries, docs, mask, ids, hard_negatives, log_q, chunk_size) -> 
             raise ValueError(
                 f"{name} is {values.shape}: wanted one for each of {len(queries)} rows."
             )
+    _check_negatives(queries, hard_negatives)
+    _check_chunk(chunk_size)
+
+
+def _check_negatives(queries, hard_negatives) -> None:
     if hard_negatives is not None and (
         hard_negatives.ndim != 3
         or (hard_negatives.shape[0], hard_negatives.shape[2]) != queries.shape
@@ -378,7 +392,6 @@ def check_pairs(queries, docs, mask, ids, hard_negatives, log_q, chunk_size) -> 
             f"hard_negatives are {hard_negatives.shape}: wanted [{queries.shape[0]}, negatives, "
             f"{queries.shape[1]}]."
         )
-    _check_chunk(chunk_size)
 
 
 def _check_chunk(chunk_size: int | None) -> None:
@@ -411,6 +424,14 @@ def _further_products(queries, negatives):
     return jnp.einsum(
         "bd,bnd->bn", queries, negatives, precision="highest", preferred_element_type=jnp.float32
     )
+
+
+def _add_negatives(total, queries, hard_negatives, scale):
+    """The logsumexp over further logits as well."""
+    if hard_negatives is None:
+        return total
+    further = scale * _further_products(queries, hard_negatives)
+    return jnp.logaddexp(total, jax.nn.logsumexp(further, axis=1))
 
 
 def _masked(losses, mask):

@@ -213,14 +213,27 @@ def test_triplets_equal_a_loop_over_negatives(mining):
 
 @pytest.mark.parametrize("chunk_size", [None, 7])
 def test_candidates_equal_the_softmax_over_all_of_them(chunk_size):
-    candidates, targets = draw(5, 50, DIM), jnp.asarray(np.arange(BATCH) * 3 % 50)
-    log_q = jnp.asarray(np.random.default_rng(6).normal(size=50), jnp.float32)
-    logits = np.asarray(QUERIES) @ np.asarray(candidates).T / 0.5 - np.asarray(log_q)
-    wanted = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(BATCH), targets]
-    found = candidate_softmax(
-        QUERIES, candidates, targets, temperature=0.5, log_q=log_q, chunk_size=chunk_size
-    )
-    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    """Less those of a query's own id, and with further negatives."""
+    candidates, targets = draw(5, 50, DIM), np.arange(BATCH) * 3 % 50
+    log_q = np.random.default_rng(6).normal(size=50).astype(np.float32)
+    ids, negatives = np.arange(50) % 7, np.asarray(draw(7, BATCH * 2, DIM)).reshape(BATCH, 2, DIM)
+    logits = np.asarray(QUERIES) @ np.asarray(candidates).T / 0.5 - log_q
+    own = logits[np.arange(BATCH), targets]
+    is_same = ids[targets][:, None] == ids[None]
+    others = np.where(is_same, 0.0, np.exp(logits)).sum(axis=1)
+    further = np.exp(np.einsum("bd,bnd->bn", QUERIES, negatives) / 0.5).sum(axis=1)
+    options = {"temperature": 0.5, "log_q": jnp.asarray(log_q), "chunk_size": chunk_size}
+    rows = jnp.asarray(targets)
+    found = candidate_softmax(QUERIES, candidates, rows, **options)
+    np.testing.assert_allclose(found, np.log(np.exp(logits).sum(axis=1)) - own, rtol=1e-5)
+    options |= {"ids": (jnp.asarray(ids[targets]), jnp.asarray(ids))}
+    options |= {"hard_negatives": jnp.asarray(negatives), "mask": jnp.asarray(MASK)}
+    found = candidate_softmax(QUERIES, candidates, rows, **options)
+    wanted = np.log(others + np.exp(own) + further) - own
+    np.testing.assert_allclose(found, np.where(MASK, wanted, 0.0), rtol=1e-5)
+    options["ids"] = (options["ids"][0], options["ids"][0])
+    with pytest.raises(ValueError, match="of 16 queries and 16 candidates: wanted 16 and 50"):
+        candidate_softmax(QUERIES, candidates, rows, **options)
 
 
 def test_matryoshka_sums_the_losses_of_unit_prefixes():
