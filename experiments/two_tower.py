@@ -17,6 +17,7 @@ from jaxembed.models import Contrastive, DualEncoder
 from jaxembed.nn import BagOfWords, TextTransformer
 from jaxembed.recipe import Recipe
 from jaxembed.run import Run
+from jaxembed.tasks.pretrained import make_tower
 from jaxembed.train import Adam
 
 
@@ -35,12 +36,17 @@ class Config:
     tower: Literal["transformer", "bag"] = "bag"
     shared: bool = True
     """One tower for both sides."""
+    start: str | None = None
+    """A pretrained encoder that both sides begin with, instead of a tower of a kind and size."""
+    hard_negatives: int = 0
+    """Known wrong documents drawn for each query, where the data have some."""
     vocab: int = 6000
     width: int = 256
     layers: int = 2
     dim: int = 256
     max_length: int = 48
-    loss: Literal["clip", "info-nce", "sigmoid"] = "clip"
+    loss: Literal["clip", "info-nce", "sigmoid", "candidates"] = "clip"
+    start_scale: float = 1 / 0.07
     lr: float = 2e-3
     batch_size: int = 512
     epochs: int = 20
@@ -65,12 +71,20 @@ def make_recipe(config: Config) -> Recipe:
             pool="mean",
             dropout=0.1,
         )
+    if config.start is not None:
+        tower = make_tower(config.start, max_length=config.max_length)
     bias = -10.0 if config.loss == "sigmoid" else None
     doc = None if config.shared else tower
     return Recipe(
-        model=DualEncoder(tower, doc, projection=config.dim, start_bias=bias),
+        model=DualEncoder(
+            tower,
+            doc,
+            projection=0 if config.start else config.dim,
+            start_scale=config.start_scale,
+            start_bias=bias,
+        ),
         data=TextPairs(config.data, config.query, config.document, on_bad="skip"),
-        loss=Contrastive(config.loss),
+        loss=Contrastive(config.loss, config.hard_negatives),
         optim=Adam(
             lr=config.lr,
             schedule="cosine",
@@ -80,6 +94,7 @@ def make_recipe(config: Config) -> Recipe:
         ),
         epochs=config.epochs,
         seed=config.seed,
+        start=config.start,
     )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxembed import cli_towers
 from jaxembed.atomic import write_atomically
 from jaxembed.convert.word2vec import (
     write_glove_text,
@@ -511,6 +512,7 @@ def _parser() -> argparse.ArgumentParser:
         "--tower", choices=("query", "doc"), help="of a dual encoder; query by default"
     )
     embed.add_argument("--out", metavar="FILE.npy", required=True)
+    cli_towers.add_verbs(add)
     sample = add("sample", _sample, "new objects from a generative model", "run")
     sample.add_argument("--n", type=int, default=64, help="how many")
     sample.add_argument("--seed", type=int, default=0)

@@ -55,6 +55,8 @@ class Encoder:
         normalize: Whether vectors are brought to unit length, unless a call says otherwise.
         max_length: Longest text in tokens, specials counted; what is longer is cut, with a
             warning that counts.
+        lowercase: Whether texts are lower-cased first.
+        prompt: What is put before every text.
     """
 
     def __init__(
@@ -104,7 +106,7 @@ class Encoder:
         self.pooling = _as_tuple(pooling)
         self.normalize = normalize
         self.max_length = min(max_length or model.max_length, model.max_length)
-        self._lowercase, self._prompt, self._mesh = lowercase, prompt, mesh
+        self.lowercase, self.prompt, self._mesh = lowercase, prompt, mesh
         kept = ("words", "positions", "segment_kinds", "embedding_norm", "final_norm")
         params = {k: v for k, v in params.items() if k in kept or k.startswith("stack_")}
         self._params = self._put(jax.tree.map(lambda leaf: np.asarray(leaf, dtype), params), ())
@@ -250,9 +252,9 @@ class Encoder:
                 yield texts, self._compute(texts, program, batch_size, bar)
 
     def _tokenize(self, strings: list[str]) -> list["_Text"]:
-        if self._prompt or self._lowercase:
-            strings = [self._prompt + string for string in strings]
-        if self._lowercase:
+        if self.prompt or self.lowercase:
+            strings = [self.prompt + string for string in strings]
+        if self.lowercase:
             strings = [string.lower() for string in strings]
         encoded = self.tokenizer.encode(strings, max_length=self.max_length)
         cuts = [one.cut for one in encoded if one.cut]

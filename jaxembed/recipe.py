@@ -27,6 +27,7 @@ from jaxembed.models import (
     Contrastive,
     DualEncoder,
     Reconstruction,
+    SentenceBert,
     Seq2Seq,
     SkipGram,
     TokenCrossEntropy,
@@ -204,7 +205,7 @@ FAMILIES = (
         (Contrastive,),
         (Adam,),
         (RetrievalEvaluation,),
-        (VisionTransformer, ResNet, TextTransformer, BagOfWords, Views),
+        (VisionTransformer, ResNet, TextTransformer, BagOfWords, SentenceBert, Views),
     ),
 )
 
@@ -222,6 +223,8 @@ class Recipe:
         epochs: Passes over the data.
         seed: The one seed of every random number.
         mesh: Devices.
+        start: PATH of a pretrained encoder of texts that a `DualEncoder` of `SentenceBert` begins
+            with, see `load_encoder`; None begins at random.
     """
 
     model: Any
@@ -232,6 +235,7 @@ class Recipe:
     epochs: int = 5
     seed: int = 1
     mesh: MeshShape = MeshShape()
+    start: str | None = None
 
     def __post_init__(self) -> None:
         families = [one for one in FAMILIES if type(self.model) in one.model] or list(FAMILIES)
@@ -244,6 +248,11 @@ class Recipe:
                 raise ValueError(f"recipe.{part} is {value!r}; wanted {wanted}.")
             families = [one for one in families if type(value) in getattr(one, part)]
         _check_types(self, "recipe")
+        if self.start is not None and not isinstance(self.model, DualEncoder):
+            raise ValueError(
+                f"start is {self.start!r}, but {type(self.model).__name__} begins at random: "
+                "leave it out."
+            )
         if self.epochs < 1:
             raise ValueError(f"epochs is {self.epochs}; give 1 or more.")
         if not 0 <= self.seed < 2**32:  # JAX would drop higher bits, so two seeds would be one

@@ -1,7 +1,7 @@
 """Models: one file or one folder each."""
 
 from jaxembed.models.autoencoder import AE, Reconstruction, make_autoencoder_loss
-from jaxembed.models.bert import Bert, BertOutput
+from jaxembed.models.bert import Bert, BertOutput, SentenceBert
 from jaxembed.models.bert_loss import make_pretraining_loss, predict_masked
 from jaxembed.models.dual_encoder import DualEncoder, make_clip, make_siglip
 from jaxembed.models.dual_encoder_loss import Contrastive, make_contrastive_loss
@@ -33,6 +33,7 @@ __all__ = [
     "DualEncoder",
     "Gpt",
     "Reconstruction",
+    "SentenceBert",
     "Seq2Seq",
     "SimilarityHead",
     "SkipGram",

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxembed.nn.activations import ACTIVATIONS
+from jaxembed.nn.pooling import Pooling, pool_tokens
 from jaxembed.nn.transformer import TransformerLayer
 
 
@@ -202,3 +203,36 @@ class Bert(nn.Module):
     def predict_next(self, pooled: Float[Array, "batch width"]) -> Float[Array, "batch 2"]:
         """Logits for "the second sentence follows the first" (0) and "it does not" (1)."""
         return self.next_sentence(pooled)
+
+
+class SentenceBert(nn.Module):
+    """A `Bert` as a tower: one vector a text.
+
+    Attributes:
+        bert: The model, without its heads and its pooler.
+        pool: How tokens become one vector, see `pool_tokens`.
+        max_length: Longest text in tokens, specials counted.
+
+    Reference: Reimers and Gurevych, 2019, https://arxiv.org/abs/1908.10084, section 3.
+    """
+
+    bert: Bert
+    pool: Pooling = "mean"
+    max_length: int = 128
+
+    @property
+    def vocab(self) -> int:
+        """Number of tokens."""
+        return self.bert.vocab_size
+
+    def __call__(
+        self,
+        ids: Int[Array, "batch length"],
+        lengths: Int[Array, "batch"],
+        *,
+        deterministic: bool = True,
+    ) -> Float[Array, "batch width"]:
+        """Encodes texts; arguments as of `TextTransformer`."""
+        is_real = jnp.arange(ids.shape[1])[None] < lengths[:, None]
+        states = self.bert.hidden_states(ids, is_real, deterministic=deterministic)
+        return pool_tokens(states[-1], is_real, how=self.pool)

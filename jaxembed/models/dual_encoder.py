@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxembed.models.bert import SentenceBert
 from jaxembed.nn import (
     BagOfWords,
     ResNet,
@@ -17,7 +18,7 @@ from jaxembed.nn import (
     vision_size,
 )
 
-Tower = VisionTransformer | ResNet | TextTransformer | BagOfWords
+Tower = VisionTransformer | ResNet | TextTransformer | BagOfWords | SentenceBert
 SMALLEST_NORM = 1e-6
 LARGEST_SCALE = 100.0
 

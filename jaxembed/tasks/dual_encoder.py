@@ -1,5 +1,6 @@
 """Dual encoders of images with captions and of pairs of texts as a task."""
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 
+from jaxembed.convert.export import export_encoder
 from jaxembed.data import (
     ImageCaptions,
     ImageSet,
@@ -27,12 +29,14 @@ from jaxembed.data import (
 from jaxembed.data import captions as caption_data
 from jaxembed.data import text_pairs as pair_data
 from jaxembed.metrics import BM25, mrr, rank, recall_at_k
-from jaxembed.models import make_contrastive_loss
+from jaxembed.models import SentenceBert, make_contrastive_loss
 from jaxembed.models.dual_encoder import LARGEST_SCALE, side_inputs
 from jaxembed.nn import BagOfWords, TextTransformer, VisionTransformer
 from jaxembed.tasks import dual_encoder_figures
 from jaxembed.tasks.encoding import encode_objects, pad_texts
 from jaxembed.tasks.gradient import check_batch, train_streamed
+from jaxembed.tasks.pair_rows import PairRows, RowsWithNegatives
+from jaxembed.tasks.pretrained import begin_with, load_start
 from jaxembed.tasks.task import Metric, Prepared, Training
 from jaxembed.train.mesh import whole_tree_axes
 from jaxembed.vectors import KeyedVectors
@@ -41,24 +45,8 @@ LOGGER = logging.getLogger("jaxembed")
 BOUNDS = {"log_scale": (0.0, float(np.log(LARGEST_SCALE)))}
 SMALLEST_VOCAB = 64
 DEFAULT_VOCAB = 8000
-TEXT_TOWERS = (TextTransformer, BagOfWords)
+TEXT_TOWERS = (TextTransformer, BagOfWords, SentenceBert)
 TOKENIZER = "tokenizer.json"
-
-
-class _PairRows:
-    """Pairs one by one as fields of a batch; a source for `make_batches`."""
-
-    def __init__(self, fields: dict[str, np.ndarray], images: np.ndarray | None, rows: np.ndarray):
-        self.fields, self.images, self.rows = fields, images, rows
-
-    def __len__(self) -> int:
-        return len(self.fields["ids"])
-
-    def __getitem__(self, row: int) -> dict[str, np.ndarray]:
-        fields = {name: np.asarray(values[row]) for name, values in self.fields.items()}
-        if self.images is not None:
-            fields["query_pixels"] = self.images[self.rows[row]]
-        return fields
 
 
 def prepare(recipe: Any, cache: Path, texts: Iterable | None = None) -> Prepared:
@@ -76,7 +64,12 @@ def prepare(recipe: Any, cache: Path, texts: Iterable | None = None) -> Prepared
     else:
         rows, images, ids = [], None, train.ids
         queries, docs = train.queries, train.documents
-    tokenizer = train_wordpiece([*(queries or ()), *docs], _wanted_vocab(recipe.model))
+    wrong = _known_negatives(recipe, train)
+    if recipe.start is None:
+        texts = [*(queries or ()), *docs, *wrong]
+        tokenizer = train_wordpiece(texts, _wanted_vocab(recipe.model))
+    else:
+        tokenizer = load_start(recipe).tokenizer
     fields, resolved = {"ids": ids}, {}
     for side, found in (("query", queries), ("doc", docs)):
         if found is not None:
@@ -94,31 +87,50 @@ def prepare(recipe: Any, cache: Path, texts: Iterable | None = None) -> Prepared
                 )
         elif isinstance(recipe.model.query, VisionTransformer):
             resolved["query.image"] = list(images.shape[1:])
+    if recipe.loss.kind == "candidates":
+        pairs = list(zip(ids.tolist(), docs, strict=True))
+        places = {pair: place for place, pair in enumerate(dict.fromkeys(pairs))}
+        fields["targets"] = np.array([places[pair] for pair in pairs], np.int32)
+        resolved["candidates"] = len(places)
+    source: Any = PairRows(fields, images, np.array(rows, np.int32))
+    if wrong:
+        padded, lengths, _ = pad_texts(tokenizer, wrong, _tower(recipe.model, "doc").max_length)
+        places = {text: place for place, text in enumerate(wrong)}
+        known = [np.array([places[text] for text in texts]) for texts in train.negatives]
+        source = RowsWithNegatives(
+            source, padded, lengths, known, recipe.loss.hard_negatives, recipe.epochs, recipe.seed
+        )
+        resolved["negatives"] = len(wrong)
     files = {TOKENIZER: tokenizer.to_json().encode()}
     kept = cache / "eval.npz"
     for name, test in tests.items():
         test.save(kept)
         files[f"eval/{name}.npz"] = kept.read_bytes()
     kept.unlink()
-    source = caption_data if has_images else pair_data
     resolved |= {
         "pairs": len(ids),
         "tests": {name: [len(test), len(test.candidates)] for name, test in tests.items()},
         "skipped": skipped,
         "fingerprint": train.fingerprint(),
-        "versions": source.versions(recipe.data.source),
+        "versions": (caption_data if has_images else pair_data).versions(recipe.data.source),
     }
     if has_images:
         resolved["pixels"] = list(images.shape[1:])
     abstract_params(recipe.with_sizes(resolved), resolved)
-    return Prepared(_PairRows(fields, images, np.array(rows, np.int32)), resolved, files)
+    return Prepared(source, resolved, files)
 
 
 def training(recipe: Any, prepared: Prepared, mesh: Mesh) -> Training:
     """Makes state, step and batches; see `Task`."""
     model, source = recipe.model, prepared.data
-    is_spread = mesh.shape["data"] > 1
-    loss_fn = make_contrastive_loss(model, recipe.loss, mesh=mesh if is_spread else None)
+    is_spread, candidates = mesh.shape["data"] > 1, None
+    if recipe.loss.kind == "candidates":
+        fields = source.fields
+        _, firsts = np.unique(fields["targets"], return_index=True)
+        candidates = {name: fields[name][firsts] for name in ("ids", "doc_ids", "doc_lengths")}
+    loss_fn = make_contrastive_loss(
+        model, recipe.loss, mesh=mesh if is_spread else None, candidates=candidates
+    )
     example = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], source[0])
 
     def init_fn(key: Array) -> PyTree:
@@ -126,7 +138,19 @@ def training(recipe: Any, prepared: Prepared, mesh: Mesh) -> Training:
         return model.init(key, *sides)["params"]
 
     axes = whole_tree_axes(jax.eval_shape(init_fn, jax.random.key(0)), mesh)
-    return train_streamed(recipe, mesh, source, init_fn, loss_fn, axes=axes, bounds=BOUNDS)
+    made = train_streamed(
+        recipe,
+        mesh,
+        source,
+        init_fn,
+        loss_fn,
+        is_whole_run=isinstance(source, RowsWithNegatives),
+        axes=axes,
+        bounds=BOUNDS,
+    )
+    if recipe.start is None:
+        return made
+    return dataclasses.replace(made, start=lambda: begin_with(load_start(recipe), made.start()))
 
 
 def abstract_params(recipe: Any, resolved: dict[str, Any]) -> PyTree:
@@ -195,8 +219,7 @@ def vectors(recipe: Any, params: PyTree, folder: Path) -> KeyedVectors:
 def embed(run: Any, source: Any, tower: str | None = None) -> np.ndarray:
     """Vectors of texts, one a line, or of images. See `Run.embed`."""
     tower = "query" if tower is None else tower
-    if tower not in ("query", "doc"):
-        raise ValueError(f"tower is {tower!r}: choose query or doc.")
+    _check_side(tower)
     if isinstance(_tower(run.model, tower), TEXT_TOWERS):
         objects: Any = read_lines(Path(source))
         if not objects:
@@ -209,11 +232,49 @@ def embed(run: Any, source: Any, tower: str | None = None) -> np.ndarray:
     return encode_side(run.model, run.params, run.path, tower, objects)
 
 
+def export(run: Any, tower: str, path: Any, length: int | None = None) -> int:
+    """Writes a tower into a file that runs without its code, see `export_encoder`.
+
+    Args:
+        run: The run.
+        tower: "query" or "doc".
+        path: The file.
+        length: Tokens of the texts that it takes; None for the most that the tower reads. Images
+            are bytes of the size of the run's.
+
+    Returns:
+        Bytes written.
+
+    Raises:
+        ValueError: If there is no such tower, or it reads no texts of that length.
+    """
+    _check_side(tower)
+    module = _tower(run.model, tower)
+    inputs = [jax.ShapeDtypeStruct((1, *run.resolved.get("pixels", ())), np.uint8)]
+    if isinstance(module, TEXT_TOWERS):
+        length = module.max_length if length is None else length
+        if not 1 <= length <= module.max_length:
+            raise ValueError(f"length is {length}: give 1 to {module.max_length} tokens.")
+        inputs = [jax.ShapeDtypeStruct((1, length)[:rank], np.int32) for rank in (2, 1)]
+    elif length is not None:
+        raise ValueError(f"length is {length}, but the {tower} tower reads images: leave it out.")
+
+    def encode(params: PyTree, *arrays: Array) -> Array:
+        return run.model.apply({"params": params}, *arrays, method=f"encode_{tower}")
+
+    return export_encoder(path, encode, run.params, inputs)
+
+
 def figures(recipe: Any, params: PyTree, folder: Path) -> dict[str, Any]:
     """Similarities, what is retrieved, a map of both towers, loss and scale; see `Task`."""
     name, test = next(iter(load_tests(folder).items()))
     queries, docs = encode_test(recipe.model, params, folder, test)
     return dual_encoder_figures.figures(name, test, queries, docs, folder)
+
+
+def _check_side(tower: str) -> None:
+    if tower not in ("query", "doc"):
+        raise ValueError(f"tower is {tower!r}: choose query or doc.")
 
 
 def load_tests(folder: Path) -> dict[str, RetrievalSet]:
@@ -272,6 +333,19 @@ def _check_towers(model: Any, has_images: bool) -> None:
         )
     if 0 < _wanted_vocab(model) < SMALLEST_VOCAB:
         raise ValueError(f"vocab is {_wanted_vocab(model)}: give {SMALLEST_VOCAB} or more, or 0.")
+
+
+def _known_negatives(recipe: Any, train: Any) -> list[str]:
+    """The distinct known negatives, if the loss asks for any."""
+    if not recipe.loss.hard_negatives:
+        return []
+    wrong = [text for texts in getattr(train, "negatives", ()) for text in texts]
+    if not wrong:
+        raise ValueError(
+            f"hard_negatives is {recipe.loss.hard_negatives}, but {recipe.data.source} has no "
+            "documents that are known to be wrong: give 0."
+        )
+    return list(dict.fromkeys(wrong))
 
 
 def _test_sets(splits: Any, has_images: bool) -> dict[str, RetrievalSet]:

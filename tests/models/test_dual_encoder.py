@@ -1,12 +1,14 @@
 """Dual encoders: each tower alone, shared towers, losses and their options."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from random_params import draw_params
 
-from jaxembed.losses import clip_loss, sigmoid_contrastive
+from jaxembed.losses import candidate_softmax, clip_loss, info_nce, sigmoid_contrastive
 from jaxembed.models import Contrastive, DualEncoder, make_clip, make_contrastive_loss, make_siglip
 from jaxembed.nn import BagOfWords, TextTransformer, VisionTransformer
 from jaxembed.train import make_mesh
@@ -117,6 +119,49 @@ def test_chunks_micro_batches_and_ring_change_nothing(made, key):
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), gradient, other
         )
+
+
+def test_candidates_and_hard_negatives_enter_the_loss(made, key):
+    """However it is computed; without them in the batch there are none."""
+    model, variables, batch = made
+    params, random = variables["params"], np.random.default_rng(1)
+    candidates = {
+        "doc_ids": random.integers(0, 10, (7, 4)).astype(np.int32),
+        "doc_lengths": random.integers(1, 5, 7).astype(np.int32),
+        "ids": np.array([0, 1, 2, 3, 4, 4, 5], np.int32),
+    }
+    targets = np.array([0, 1, 2, 3, 4, 5, 6, 0])
+    batch = batch | {
+        "ids": jnp.asarray(candidates["ids"][targets]),
+        "targets": jnp.asarray(targets),
+        "negative_ids": jnp.asarray(random.integers(0, 10, (ROWS, 3, 4)), jnp.int32),
+        "negative_lengths": jnp.asarray(random.integers(1, 5, (ROWS, 3)), jnp.int32),
+    }
+    queries = model.apply(variables, batch["query_pixels"], method="encode_query")
+    encode = functools.partial(model.apply, variables, method="encode_doc")
+    every = encode(jnp.asarray(candidates["doc_ids"]), jnp.asarray(candidates["doc_lengths"]))
+    negatives = [
+        encode(batch["negative_ids"][:, n], batch["negative_lengths"][:, n]) for n in range(3)
+    ]
+    scale, _ = model.apply(variables, method="scale_and_bias")
+    options = {"temperature": 1 / scale, "hard_negatives": jnp.stack(negatives, axis=1)}
+    ids = {"ids": (batch["ids"], jnp.asarray(candidates["ids"]))}
+    ring = make_mesh(4, 1, jax.devices()[:4])
+    wanted = candidate_softmax(queries, every, batch["targets"], **options, **ids)
+    for config, mesh in (({}, None), ({"micro_batch": 2, "chunk_size": 3}, None), ({}, ring)):
+        loss_fn = make_contrastive_loss(
+            model, Contrastive("candidates", **config), mesh=mesh, candidates=candidates
+        )
+        loss, _ = jax.jit(loss_fn)(params, batch, key)
+        np.testing.assert_allclose(loss, np.mean(wanted), rtol=1e-5)
+    docs = encode(batch["doc_ids"], batch["doc_lengths"])
+    wanted = info_nce(queries, docs, ids=batch["ids"], **options)
+    for config, mesh in (({}, None), ({"micro_batch": 2, "chunk_size": 3}, None), ({}, ring)):
+        loss_fn = make_contrastive_loss(model, Contrastive("info-nce", **config), mesh=mesh)
+        loss, _ = jax.jit(loss_fn)(params, batch, key)
+        np.testing.assert_allclose(loss, np.mean(wanted), rtol=1e-5)
+    with pytest.raises(ValueError, match="kind is 'candidates', but no candidates were given"):
+        make_contrastive_loss(model, Contrastive("candidates"))
 
 
 def test_towers_in_bfloat16_give_nearly_the_same_loss(made, key):

@@ -1,5 +1,7 @@
 """Dual encoders as runs: what they learn, embedding by tower, meshes and checkpoints."""
 
+import collections
+import dataclasses
 import shutil
 
 import jax
@@ -9,11 +11,15 @@ from PIL import Image
 
 from jaxembed import run as run_module
 from jaxembed.cli import main
-from jaxembed.data import ImageCaptions, TextPairs
-from jaxembed.models import Contrastive, DualEncoder
-from jaxembed.nn import BagOfWords, TextTransformer, VisionTransformer
+from jaxembed.data import ImageCaptions, ImageSet, TextPairs, load_text_pairs, load_tokenizer
+from jaxembed.encoder import load_encoder
+from jaxembed.models import AE, Contrastive, DualEncoder
+from jaxembed.nn import BagOfWords, ResNet, TextTransformer, VisionTransformer
 from jaxembed.recipe import Recipe, RetrievalEvaluation
 from jaxembed.run import find_task, plot_run, reproduce, train_recipe
+from jaxembed.tasks.dual_encoder import encode_side, encode_test, load_tests
+from jaxembed.tasks.encoding import pad_texts
+from jaxembed.tasks.pretrained import make_tower
 from jaxembed.train import Adam, make_mesh, train
 
 COLORS = {"black": 0, "dark": 70, "grey": 130, "light": 190, "white": 250}
@@ -86,6 +92,52 @@ def test_each_tower_embeds_by_itself(seen, pictures, tmp_path, capsys):
         seen.embed(pictures, tower="both")
 
 
+def test_pictures_are_classified_by_the_names_of_classes(seen, pictures, tmp_path, capsys):
+    (tmp_path / "classes.txt").write_text("\n".join(COLORS) + "\n")
+    words = ["classify", seen.path, "--input", pictures, "--classes", tmp_path / "classes.txt"]
+    for place in PLACES:
+        words += ["--template", f"a {{}} stripe at the {place}"]
+    assert main([*map(str, words), "-k", "2"]) == 0
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [row[0] for row in rows] == [str(number) for number in range(120)]
+    right = [row[1] == list(COLORS)[number % 5] for number, row in enumerate(rows)]
+    assert np.mean(right) > 0.5 and all(row[1] != row[2] for row in rows)
+    assert main([*map(str, words[:5]), str(tmp_path / "none.txt")]) == 2
+
+
+def test_an_exported_tower_gives_the_runs_vectors(seen, pictures, tmp_path, capsys):
+    for tower in ("query", "doc"):
+        words = ["export", seen.path, "--tower", tower, "--out", tmp_path / tower]
+        assert main(list(map(str, words))) == 0
+    query, doc = (
+        jax.export.deserialize(bytearray((tmp_path / tower).read_bytes()))
+        for tower in ("query", "doc")
+    )
+    test = load_tests(seen.path)["test"]
+    wanted = encode_test(seen.model, seen.params, seen.path, test)
+    np.testing.assert_allclose(query.call(test.queries), wanted[0], atol=1e-6)
+    tokenizer = load_tokenizer(seen.path / "tokenizer.json")
+    ids, lengths, _ = pad_texts(tokenizer, test.candidates, 12)
+    ids = np.pad(ids, ((0, 0), (0, 12 - ids.shape[1])))
+    np.testing.assert_allclose(doc.call(ids, lengths), wanted[1], atol=1e-6)
+    for flags, message in ((["--length", "3"], "reads images"), (["--tower", "doc"], "1 to 12")):
+        words = ["export", seen.path, "--out", tmp_path / "x", "--length", "13", *flags]
+        assert main(list(map(str, words))) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_softmax_over_all_captions_learns_them(pictures, tmp_path):
+    """And a convolutional tower that tells where things are."""
+    recipe = picture_recipe(pictures)
+    loss = Contrastive("candidates")
+    model = recipe.model.clone(query=ResNet((1,), 8, False, "medium", "flat"))
+    recipe = dataclasses.replace(recipe, loss=loss, model=model, epochs=20)
+    run = without_figures(recipe, tmp_path / "run")
+    assert run.results["recall@1/test"].value > 0.6
+    assert run.resolved["candidates"] == 15
+    assert all(is_equal for *_, is_equal in reproduce(run.path))
+
+
 def test_figures_show_what_is_learned(seen):
     names = {path.stem for path in plot_run(seen.path)}
     assert names == {"similarity", "retrieved", "retrieved-back", "map", "loss"}
@@ -156,6 +208,126 @@ def test_meshes_and_resumed_runs_have_one_loss_curve(pairs, tmp_path):
     assert list(by_data) == list(range(1, 51))
     np.testing.assert_allclose(list(by_data.values()), list(whole.values()), rtol=1e-5)
     shutil.rmtree(tmp_path / "checkpoint")
+
+
+def test_documents_encoded_once_answer_queries(pairs, tmp_path, capsys):
+    """As searching their vectors does; the same command resumes."""
+    run = without_figures(dataclasses.replace(pair_recipe(pairs), epochs=2), tmp_path / "run")
+    lines = (pairs / "train.tsv").read_text().splitlines()[1:]
+    for place, name in enumerate(("queries", "docs")):
+        texts = [line.split("\t")[place] for line in lines]
+        (tmp_path / f"{name}.txt").write_text("\n".join(texts) + "\n")
+
+    def call(*words):
+        code = main(list(map(str, words)))
+        return code, capsys.readouterr()
+
+    made = tmp_path / "made"
+    words = ["candidates", run.path, "--input", tmp_path / "docs.txt", "--out", made]
+    code, shown = call(*words, "--shard-size", 16)
+    assert code == 0 and shown.out.startswith("40 of 40 vectors")
+    (made / "vectors.00001.npy").unlink()
+    code, shown = call("answer", run.path, made, "--input", tmp_path / "queries.txt")
+    assert code == 2 and "lacks 1 of 3 files" in shown.err
+    assert call(*words, "--shard-size", 16)[1].out.startswith("16 of 40 vectors")
+    code, shown = call("answer", run.path, made, "--input", tmp_path / "queries.txt", "-k", 3)
+    queries, docs = (
+        run.embed(tmp_path / f"{name}.txt", tower=tower)
+        for name, tower in (("queries", "query"), ("docs", "doc"))
+    )
+    wanted = np.sort(queries @ docs.T, axis=1)[:, :-4:-1]
+    found = [[one.split(":") for one in line.split("\t")[1:]] for line in shown.out.splitlines()]
+    assert len(found) == 40
+    scores = np.array([[float(score) for _, score in row] for row in found])
+    np.testing.assert_allclose(scores, wanted, atol=1e-5)
+    (tmp_path / "docs.txt").write_text("something else\n")
+    code, shown = call(*words, "--shard-size", 16)
+    assert code == 2 and "vectors of other candidates" in shown.err
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """Questions with right and wrong sentences, as of TREC-QA."""
+    folder = tmp_path_factory.mktemp("answers")
+    header = "qtext,label,atext"
+    for name, first in (("train", 0), ("dev", 5), ("test", 8)):
+        rows = [
+            f"what is x{q},{int(a < 2)},it is {'yz'[a < 2]}{q} said {a}"
+            for q in range(first, first + 4)
+            for a in range(2 + q % 4)
+        ]
+        (folder / f"{name}.csv").write_text("\n".join([header, *rows]) + "\n")
+    return folder
+
+
+def test_known_negatives_are_drawn_anew_in_every_epoch(answers, tmp_path):
+    recipe = pair_recipe(answers)
+    recipe = dataclasses.replace(recipe, loss=Contrastive("info-nce", hard_negatives=2), epochs=6)
+    prepared = find_task(recipe).prepare(recipe, tmp_path, None)
+    source, train = prepared.data, load_text_pairs(recipe.data).train
+    again = find_task(recipe).prepare(recipe, tmp_path, None).data
+    texts = list(dict.fromkeys(text for wrong in train.negatives for text in wrong))
+    tokens = {
+        tuple(ids[:n].tolist()): t
+        for ids, n, t in zip(source.ids, source.lengths, texts, strict=True)
+    }
+    drawn = collections.defaultdict(set)
+    assert len(source) == 6 * len(train)
+    for epoch in range(6):
+        seen = [source[epoch * len(train) + place] for place in range(len(train))]
+        assert sorted(int(one["ids"]) for one in seen) == sorted(train.ids.tolist())
+        for place, one in enumerate(seen):
+            row = int(source._order(epoch)[place])
+            for ids, length in zip(one["negative_ids"], one["negative_lengths"], strict=True):
+                drawn[row].add(tokens[tuple(ids[:length].tolist())])
+            same = again[epoch * len(train) + place]
+            np.testing.assert_array_equal(one["negative_ids"], same["negative_ids"])
+    for row, wrong in enumerate(train.negatives):
+        assert drawn[row] == set(wrong) if wrong else drawn[row] <= set(texts)
+    assert {len(wrong) for wrong in train.negatives} == {0, 1, 2, 3}
+    run = without_figures(recipe, tmp_path / "run")
+    assert run.resolved["negatives"] == len(texts)
+
+
+def test_hard_negatives_that_are_not_there_are_refused(pairs, tmp_path):
+    recipe = dataclasses.replace(pair_recipe(pairs), loss=Contrastive(hard_negatives=1))
+    with pytest.raises(ValueError, match="no documents that are known to be wrong: give 0"):
+        find_task(recipe).prepare(recipe, tmp_path, None)
+
+
+def test_a_pretrained_encoder_is_where_training_begins(answers, tmp_path):
+    """Before the first step the towers' vectors are the encoder's."""
+    start = "checkpoints/bert-tiny-docstrings"
+    tower = make_tower(start, max_length=24)
+    recipe = dataclasses.replace(
+        pair_recipe(answers),
+        model=DualEncoder(tower),
+        loss=Contrastive("info-nce", hard_negatives=1),
+        optim=Adam(lr=1e-4, batch_size=8),
+        epochs=1,
+        start=start,
+    )
+    assert recipe.from_json(recipe.to_json()) == recipe
+    prepared = find_task(recipe).prepare(recipe, tmp_path, None)
+    mesh = make_mesh(1, 1, jax.devices()[:1])
+    state = find_task(recipe).training(recipe, prepared, mesh).start()
+    (tmp_path / "tokenizer.json").write_bytes(prepared.files["tokenizer.json"])
+    texts = ["the length of a list", "sum", "Returns the larger of two numbers."]
+    found = encode_side(recipe.model, state.params, tmp_path, "query", texts)
+    wanted = load_encoder(start).encode(texts, normalize=True)
+    np.testing.assert_allclose(found, wanted, atol=2e-6)
+    run = without_figures(recipe, tmp_path / "run")
+    assert all(is_equal for *_, is_equal in reproduce(run.path))
+    for changes, message in (
+        ({"model": DualEncoder(BagOfWords(64, 8))}, "no tower of the model is a SentenceBert"),
+        ({"model": DualEncoder(tower.clone(pool="max"))}, "but the tower"),
+        ({"start": f"{tmp_path}/none"}, "is no run"),
+    ):
+        wrong = dataclasses.replace(recipe, **changes)
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            find_task(wrong).prepare(wrong, tmp_path, None)
+    with pytest.raises(ValueError, match="but AE begins at random"):
+        Recipe(AE(shape=(8, 8), latent=2), ImageSet("digits"), start=start)
 
 
 def test_towers_that_do_not_fit_the_data_are_refused(pairs, pictures, tmp_path):
