@@ -3,8 +3,10 @@
 python -m experiments.sentence_similarity --data PATH/sts [--model PATH] [--loss regression]
 
 "contrastive" draws pairs with a score of 4 and more together, as Gao et al. 2021
-(https://arxiv.org/abs/2104.08821, section 4); "regression" fits a head to the scores, as Tai et al.
-2015 (https://arxiv.org/abs/1503.00075, section 4.2). Writes a folder of sentence-transformers.
+(https://arxiv.org/abs/2104.08821, section 4); "dropout" uses no scores, and draws together two
+vectors of each sentence, of which dropout hid other parts (section 3); "regression" fits a head to
+the scores, as Tai et al. 2015 (https://arxiv.org/abs/1503.00075, section 4.2). Writes a folder of
+sentence-transformers.
 """
 
 import dataclasses
@@ -35,7 +37,9 @@ class Config:
 
     data: str
     model: str = "checkpoints/bert-tiny-docstrings"
-    loss: Literal["contrastive", "regression"] = "contrastive"
+    loss: Literal["contrastive", "dropout", "regression"] = "contrastive"
+    dropout: float = 0.1
+    """Of the loss "dropout"."""
     out: Path = Path("runs/sentence_similarity")
     epochs: int = 4
     batch_size: int = 32
@@ -69,6 +73,10 @@ def main(config: Config) -> None:
         params["head"] = head.init(key, zeros, zeros)["params"]
         loss_fn = make_regression_loss(model, head)
     else:
+        if config.loss == "dropout":
+            sentences = dict.fromkeys(text for pair in pairs for text in pair[:2])
+            pairs = [(sentence, sentence, 5.0) for sentence in sentences]
+            model = model.clone(dropout=config.dropout, attention_dropout=config.dropout)
         pairs = [pair for pair in pairs if pair[2] >= 4]
         loss_fn = make_sentence_pair_loss(model)
     examples = encode_pairs(encoder, pairs)

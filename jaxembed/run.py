@@ -261,6 +261,8 @@ def train_recipe(
 ) -> Run:
     """Trains a recipe in a directory, or goes on where an earlier call stopped.
 
+    The later call may have another mesh.
+
     Args:
         recipe: What to train.
         workdir: The run directory; made if need be.
@@ -457,7 +459,8 @@ def _check_workdir(folder: Path, recipe: Recipe) -> None:
         raise ValueError(f"{folder} is a file; give a directory for the run.")
     if (folder / "recipe.json").exists():
         run = load_run(folder)
-        if differing := run.recipe.differences(recipe):
+        # A run goes on over other devices: they change its results by rounding only.
+        if differing := run.recipe.differences(dataclasses.replace(recipe, mesh=run.recipe.mesh)):
             raise ValueError(
                 f"{folder} holds a run of another recipe; it differs in (there, here) "
                 + "; ".join(differing)

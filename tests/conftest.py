@@ -1,6 +1,7 @@
 """Settings that hold for every test: eight CPU devices and strict ranks."""
 
 import os
+import signal
 from pathlib import Path
 
 import jax
@@ -53,3 +54,19 @@ def strict_dtypes():
     """Dtype promotion raises; on in all tests but those of training (optax.adam fails it)."""
     with jax.numpy_dtype_promotion("strict"):
         yield
+
+
+@pytest.fixture
+def stop_at(monkeypatch):
+    """A function that makes the next runs get a Ctrl-C once they have logged a step."""
+    from jaxembed import run as run_module  # later than the hook that checks its types
+
+    def stop_at(step, log=run_module._log):
+        def log_and_stop(folder, entry, state):
+            log(folder, entry, state)
+            if entry.step == step:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        monkeypatch.setattr(run_module, "_log", log_and_stop)
+
+    return stop_at

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 import topics
+import two_hosts
 from killed_word2vec import KILLED_AT
 from matplotlib.figure import Figure
 
@@ -66,21 +66,6 @@ def finished(tmp_path_factory):
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
     return topics.write_text(tmp_path_factory.mktemp("text") / "text.txt")
-
-
-@pytest.fixture
-def stop_at(monkeypatch):
-    """A function that makes the next runs get a Ctrl-C once they have logged a step."""
-
-    def stop_at(step, log=run_module._log):
-        def log_and_stop(folder, entry, state):
-            log(folder, entry, state)
-            if entry.step == step:
-                os.kill(os.getpid(), signal.SIGINT)
-
-        monkeypatch.setattr(run_module, "_log", log_and_stop)
-
-    return stop_at
 
 
 @pytest.fixture
@@ -198,6 +183,16 @@ def test_interrupted_run_exits_with_130_and_resumes(finished, text, tmp_path, st
     assert not (tmp_path / "shipped").exists()
     stop_at(None)
     assert_same_run(train_recipe(recipe, tmp_path / "run"), finished)
+
+
+def test_run_goes_on_over_other_devices(finished, text, tmp_path, stop_at):
+    stop_at(3)
+    with pytest.raises(Interrupted):
+        train_recipe(topics.make_recipe(text, mesh=MeshShape(2, 4)), tmp_path / "run")
+    stop_at(None)
+    run = train_recipe(topics.make_recipe(text), tmp_path / "run")
+    assert abs(run.results["loss"].value - finished.results["loss"].value) < 1e-4
+    np.testing.assert_allclose(run.vectors.matrix, finished.vectors.matrix, rtol=0, atol=1e-4)
 
 
 def test_finished_run_is_returned_without_training(finished, monkeypatch):
@@ -351,18 +346,7 @@ def test_result_differs_between_meshes_only_by_rounding(finished, text, tmp_path
 
 
 def test_two_processes_give_the_result_of_one(finished, text, tmp_path):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
-    script = Path(__file__).with_name("two_hosts_word2vec.py")
-    command = [sys.executable, script, "0", port, text, tmp_path / "run"]
-    processes = [
-        subprocess.Popen([*command[:2], str(index), *command[3:]], stderr=subprocess.PIPE)
-        for index in range(2)
-    ]
-    errors = [process.communicate(timeout=90)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
-    run = load_run(tmp_path / "run")
+    run = two_hosts.train(topics.make_recipe(text, mesh=MeshShape(data=2)), tmp_path)
     assert abs(run.results["loss"].value - finished.results["loss"].value) < 1e-4
     np.testing.assert_allclose(run.vectors.matrix, finished.vectors.matrix, rtol=0, atol=1e-4)
 

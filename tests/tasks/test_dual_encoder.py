@@ -1,12 +1,14 @@
 """Dual encoders as runs: what they learn, embedding by tower, meshes and checkpoints."""
 
 import collections
+import contextlib
 import dataclasses
-import shutil
+import json
 
 import jax
 import numpy as np
 import pytest
+import two_hosts
 from PIL import Image
 
 from jaxembed import run as run_module
@@ -15,12 +17,12 @@ from jaxembed.data import ImageCaptions, ImageSet, TextPairs, load_text_pairs, l
 from jaxembed.encoder import load_encoder
 from jaxembed.models import AE, Contrastive, DualEncoder
 from jaxembed.nn import BagOfWords, ResNet, TextTransformer, VisionTransformer
-from jaxembed.recipe import Recipe, RetrievalEvaluation
-from jaxembed.run import find_task, plot_run, reproduce, train_recipe
+from jaxembed.recipe import MeshShape, Recipe, RetrievalEvaluation
+from jaxembed.run import find_task, load_run, plot_run, reproduce, train_recipe
 from jaxembed.tasks.dual_encoder import encode_side, encode_test, load_tests
 from jaxembed.tasks.encoding import pad_texts
 from jaxembed.tasks.pretrained import make_tower
-from jaxembed.train import Adam, make_mesh, train
+from jaxembed.train import Adam, Interrupted, make_mesh, train
 
 COLORS = {"black": 0, "dark": 70, "grey": 130, "light": 190, "white": 250}
 PLACES = ("top", "middle", "bottom")
@@ -167,47 +169,57 @@ def pair_recipe(source):
     )
 
 
-def test_meshes_and_resumed_runs_have_one_loss_curve(pairs, tmp_path):
-    """50 steps on one device, on 8 by data and on 2 x 4 fully sharded; then 8 -> 2 -> 1."""
+def test_meshes_have_one_loss_curve(pairs, tmp_path):
+    """50 steps on one device, on 8 by data and on 2 x 4 fully sharded."""
     recipe = pair_recipe(pairs)
     task = find_task(recipe)
     prepared = task.prepare(recipe, tmp_path, None)
     recipe = recipe.with_sizes(prepared.resolved)
 
-    def run(data, model, steps, folder=None):
+    def run(data, model):
         mesh = make_mesh(data, model, jax.devices()[: data * model])
-        made, losses, cut = task.training(recipe, prepared, mesh), {}, []
+        made, losses, cut = task.training(recipe, prepared, mesh), [], []
 
         def note(entry, state):
-            losses[entry.step] = entry.values["loss"]
+            losses.append(entry.values["loss"])
             leaves = jax.tree.leaves((state.params, state.opt_state))
             cut.append(sum(not leaf.sharding.is_fully_replicated for leaf in leaves))
             assert state.params["log_scale"] <= np.log(100.0) + 1e-6
 
-        train(
-            made.step_fn,
-            made.start(),
-            made.batches,
-            steps=steps,
-            mesh=mesh,
-            checkpoint_dir=folder,
-            log_every=1,
-            on_log=note,
-        )
+        start = made.start()
+        train(made.step_fn, start, made.batches, steps=50, mesh=mesh, log_every=1, on_log=note)
         return losses, cut[-1]
 
-    whole, _ = run(1, 1, 50)
-    assert len(whole) == 50 and whole[50] < whole[1]
-    by_data, _ = run(8, 1, 20, tmp_path / "checkpoint")
-    sharded, cut = run(2, 4, 50)
+    whole, _ = run(1, 1)
+    by_data, _ = run(8, 1)
+    sharded, cut = run(2, 4)
+    assert len(whole) == 50 and whole[-1] < whole[0]
     assert cut > 20  # most parameters and both of Adam's means
-    np.testing.assert_allclose(list(sharded.values()), list(whole.values()), rtol=1e-5)
-    for devices, steps in ((2, 35), (1, 50)):
-        more, _ = run(devices, 1, steps, tmp_path / "checkpoint")
-        by_data |= more
-    assert list(by_data) == list(range(1, 51))
-    np.testing.assert_allclose(list(by_data.values()), list(whole.values()), rtol=1e-5)
-    shutil.rmtree(tmp_path / "checkpoint")
+    for losses in (by_data, sharded):
+        np.testing.assert_allclose(losses, whole, rtol=1e-5)
+
+
+def losses_of(run):
+    lines = map(json.loads, (run.path / "metrics.jsonl").read_text().splitlines())
+    return {line["step"]: line["value"] for line in lines if line["name"] == "loss"}
+
+
+def test_devices_and_processes_change_nothing_but_rounding(pairs, tmp_path, stop_at):
+    """A run that starts on 8 devices and goes on over 2, then 1; and one in two processes."""
+    model = DualEncoder(BagOfWords(64, 8, 16), projection=8)
+    recipe = dataclasses.replace(pair_recipe(pairs), model=model, epochs=3)
+    whole = losses_of(without_figures(recipe, tmp_path / "whole"))
+    for devices, stop in ((8, 4), (2, 9), (1, None)):
+        stop_at(stop)
+        over = dataclasses.replace(recipe, mesh=MeshShape(devices))
+        with contextlib.nullcontext() if stop is None else pytest.raises(Interrupted):
+            without_figures(over, tmp_path / "moved")
+    moved = losses_of(load_run(tmp_path / "moved"))
+    over = dataclasses.replace(recipe, mesh=MeshShape(2))
+    shared = losses_of(two_hosts.train(over, tmp_path))
+    for losses in (moved, shared):
+        assert list(losses) == list(whole) == list(range(1, 16))
+        np.testing.assert_allclose(list(losses.values()), list(whole.values()), rtol=1e-5)
 
 
 def test_documents_encoded_once_answer_queries(pairs, tmp_path, capsys):
