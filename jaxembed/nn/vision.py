@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
+from jaxembed.nn.augmentation import scale_to_ink
 from jaxembed.nn.pooling import AttentionPooling
 from jaxembed.nn.transformer import TransformerLayer
 
@@ -158,6 +159,8 @@ class ResNet(nn.Module):
             "medium" with a 5x5 convolution that halves them; "small" with a 3x3 convolution.
         pool: "mean" over places, or "flat" for the channels of all places side by side, which tells
             where things are and ties the parameters behind it to one size of image.
+        with_ink: Look at each image a second time as `scale_to_ink` changes it, in further
+            channels: for drawings on black, whose place and size say something, but not all.
 
     Reference: He et al., 2016, https://arxiv.org/abs/1512.03385, table 1 (50 layers by default);
     Wu & He, 2018, https://arxiv.org/abs/1803.08494, in place of batch normalisation.
@@ -168,6 +171,7 @@ class ResNet(nn.Module):
     bottleneck: bool = True
     stem: Literal["large", "medium", "small"] = "large"
     pool: Literal["mean", "flat"] = "mean"
+    with_ink: bool = False
 
     @nn.compact
     def __call__(self, images: Pixels, *, deterministic: bool = True) -> Float[Array, "batch dim"]:
@@ -178,6 +182,8 @@ class ResNet(nn.Module):
         """
         del deterministic
         x = scale_bytes(images)
+        if self.with_ink:
+            x = jnp.concatenate([x, scale_to_ink(x)], axis=3)
         side, stride = {"large": (7, 2), "medium": (5, 2), "small": (3, 1)}[self.stem]
         stem = nn.Conv(self.channels, (side,) * 2, stride, use_bias=False, name="stem_convolution")
         x = nn.relu(_group_norm(stem(x), "stem_norm"))

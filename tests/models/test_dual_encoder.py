@@ -121,6 +121,31 @@ def test_chunks_micro_batches_and_ring_change_nothing(made, key):
         )
 
 
+@pytest.mark.optimized
+def test_memory_of_towers_in_micro_batches_is_flat(key):
+    """From 256 to 8,192 pairs the step needs no more than the pairs' vectors take."""
+    vision = VisionTransformer((16, 16, 3), 4, 64, 1, 256, 2, pool="mean")
+    model = DualEncoder(vision, TextTransformer(50, 64, 1, 256, 2, max_length=16), projection=32)
+
+    def shapes(batch):
+        return {
+            "query_pixels": jax.ShapeDtypeStruct((batch, 16, 16, 3), jnp.uint8),
+            "doc_ids": jax.ShapeDtypeStruct((batch, 16), jnp.int32),
+            "doc_lengths": jax.ShapeDtypeStruct((batch,), jnp.int32),
+        }
+
+    params = jax.eval_shape(model.init, key, *sides(shapes(1)))
+    loss_fn = make_contrastive_loss(model, Contrastive(chunk_size=128, micro_batch=32))
+    step = jax.jit(jax.grad(loss_fn, has_aux=True))
+    small, large = (
+        step.lower(params["params"], shapes(batch), key).compile().memory_analysis()
+        for batch in (256, 8192)
+    )
+    grown = large.temp_size_in_bytes - small.temp_size_in_bytes
+    assert grown < (8192 - 256) * 32 * 4 * 16  # 16 vectors of 32 numbers a pair
+    assert large.temp_size_in_bytes < 2 * small.temp_size_in_bytes
+
+
 def test_candidates_and_hard_negatives_enter_the_loss(made, key):
     """However it is computed; without them in the batch there are none."""
     model, variables, batch = made

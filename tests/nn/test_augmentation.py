@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxembed.nn import Views, add_noise, random_crop, random_shift, random_views
+from jaxembed.nn import Views, add_noise, random_crop, random_shift, random_views, scale_to_ink
 from jaxembed.nn.augmentation import _resample, _weights
 
 IMAGES = np.random.default_rng(0).random((6, 8, 10, 2), np.float32)
@@ -121,6 +121,20 @@ def test_stretching_widens_what_it_lowers(key):
     np.testing.assert_allclose(height * width, 9.0, rtol=0.05)
     proportions = np.sqrt(height / width)
     assert 1 / 1.52 < proportions.min() < 0.75 and 1.35 < proportions.max() < 1.52
+
+
+def test_ink_is_enlarged_to_the_edges_and_keeps_its_proportions():
+    images = np.full((4, 12, 12, 1), -1.0, np.float32)
+    images[0, 3:6, 1:3] = 1.0  # 3 x 2 pixels, four times as large
+    images[1] = 0.25  # no more room
+    images[2, 11, 11] = 1.0
+    found = np.asarray(jax.jit(scale_to_ink)(jnp.asarray(images)))[..., 0]
+    middle = found[0, 6] > 0.0
+    assert (found[0, :, 6] > 0.0).sum() == 12 and middle.sum() == 8
+    np.testing.assert_array_equal(np.flatnonzero(middle), np.arange(2, 10))
+    np.testing.assert_allclose(found[1], 0.25, atol=1e-6)
+    assert found[2, 6:, 6:].min() > 0.0  # of one pixel, faded into the ground before it
+    np.testing.assert_allclose(found[3], -1.0)
 
 
 def test_impossible_views_are_refused():

@@ -6,6 +6,7 @@ import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import two_hosts
@@ -19,6 +20,7 @@ from jaxembed.models import AE, Contrastive, DualEncoder
 from jaxembed.nn import BagOfWords, ResNet, TextTransformer, VisionTransformer
 from jaxembed.recipe import MeshShape, Recipe, RetrievalEvaluation
 from jaxembed.run import find_task, load_run, plot_run, reproduce, train_recipe
+from jaxembed.tasks import dual_encoder
 from jaxembed.tasks.dual_encoder import encode_side, encode_test, load_tests
 from jaxembed.tasks.encoding import pad_texts
 from jaxembed.tasks.pretrained import make_tower
@@ -305,6 +307,24 @@ def test_hard_negatives_that_are_not_there_are_refused(pairs, tmp_path):
     recipe = dataclasses.replace(pair_recipe(pairs), loss=Contrastive(hard_negatives=1))
     with pytest.raises(ValueError, match="no documents that are known to be wrong: give 0"):
         find_task(recipe).prepare(recipe, tmp_path, None)
+
+
+def test_texts_of_all_lengths_compile_a_few_programs(pairs, tmp_path):
+    """And are encoded as each alone is."""
+    recipe = dataclasses.replace(pair_recipe(pairs), epochs=1)
+    recipe = recipe.override({"model.query.max_length": "64"})
+    prepared = find_task(recipe).prepare(recipe, tmp_path, None)
+    (tmp_path / "tokenizer.json").write_bytes(prepared.files["tokenizer.json"])
+    model = recipe.with_sizes(prepared.resolved).model
+    tokens = jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)
+    params = model.init(jax.random.key(0), tokens, tokens)["params"]
+    texts = ["x1 " * (1 + number % 31) for number in range(600)]
+    before = dual_encoder._encode._cache_size()
+    found = encode_side(model, params, tmp_path, "query", texts)
+    assert 1 < dual_encoder._encode._cache_size() - before <= 8
+    for row in (0, 17, 599):
+        alone = encode_side(model, params, tmp_path, "query", texts[row : row + 1])
+        np.testing.assert_allclose(found[row], alone[0], atol=1e-5)
 
 
 def test_a_pretrained_encoder_is_where_training_begins(answers, tmp_path):
