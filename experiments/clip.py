@@ -39,8 +39,9 @@ class Config:
     vision: Literal["vit", "resnet"] = "resnet"
     filters: int = 16
     """Channels of the ResNet's first stage."""
-    with_ink: bool = False
-    """The ResNet sees each image a second time, its ink scaled to the whole image."""
+    with_ink: bool | None = None
+    """The ResNet sees each image a second time, its ink scaled to the whole image; by default of
+    glyphs, which are drawn on black."""
     layers: int = 2
     """Stages of the ResNet, or layers of the ViT."""
     patch: int = 4
@@ -66,7 +67,8 @@ def make_recipe(config: Config) -> Recipe:
     """The recipe that the flags stand for."""
     width, heads = config.width, max(1, config.width // 32)
     sizes = {"width": width, "hidden": 4 * width, "heads": heads}
-    vision = ResNet((1,) * config.layers, config.filters, False, "medium", "flat", config.with_ink)
+    with_ink = config.data == "glyphs" if config.with_ink is None else config.with_ink
+    vision = ResNet((1,) * config.layers, config.filters, False, "medium", "flat", with_ink)
     if config.vision == "vit":
         vision = VisionTransformer(patch=config.patch, layers=config.layers, pool="mean", **sizes)
     text = TextTransformer(layers=2, pool="mean", max_length=32, **sizes)
