@@ -117,7 +117,7 @@ FULL = [
         loss=Contrastive("sigmoid", 2, 8, 4, (2, 6), "bfloat16", Views(1, 0.5, 0.4, 0.25, 0.125)),
         evaluation=RetrievalEvaluation(9),
     ),
-    Recipe(DualEncoder(BagOfWords(9, 8, 7)), TextPairs("f.tsv", "q", "d", 99, "skip")),
+    Recipe(DualEncoder(BagOfWords(9, 8, 7)), TextPairs("f.tsv", "q", "d", "n", 99, "skip")),
     Recipe(DualEncoder(ResNet((1, 1), 4, False, "small", "flat"), BagOfWords(9)), ImageCaptions()),
     Recipe(DualEncoder(SentenceBert(Bert(9, 8), "max", 6)), TextPairs("f"), start="folder"),
     Recipe(

@@ -7,8 +7,8 @@ import hashlib
 import json
 import pathlib
 import re
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse
@@ -28,7 +28,8 @@ _TRECQA, _CRANFIELD = (
 # Cranfield's codes: 1 is a complete answer, 4 of minimum interest. The code -1, one a query, is
 # none that its readme explains, and is left out as in the figures others report.
 _GAINS = {"-1": 0.0, "1": 4.0, "2": 3.0, "3": 2.0, "4": 1.0}
-Found = tuple[str, str, str]  # what decides the split, query, document
+Pair = tuple[str, str, tuple[str, ...]]  # query, document, documents that are wrong
+Found = tuple[str, Pair]  # what decides the split first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,8 @@ class TextPairs:
         query: Name of the column or feature of queries.
         document: Name of the column or feature of documents; that of queries pairs each text with
             itself, for towers whose dropout makes two vectors of it.
+        negative: Name of the column or feature of a document that is known not to answer the query,
+            or of several in a list; None for none. TREC-QA's are its wrong sentences.
         longest: Most characters a text may have.
         on_bad: Whether what is empty, too long, ragged or without a partner is refused, or skipped
             and counted.
@@ -52,6 +55,7 @@ class TextPairs:
     source: str = "docstring-pairs"
     query: str = "query"
     document: str = "document"
+    negative: str | None = None
     longest: int = 10_000
     on_bad: Literal["refuse", "skip"] = "refuse"
 
@@ -120,7 +124,7 @@ def load_text_pairs(data: TextPairs) -> TextPairSplits:
     faults = Faults(data.source, data.on_bad)
     if data.source == "docstring-pairs":
         pairs = docstrings.read_docstring_pairs()
-        found = ((_bare_name(signature), text, signature) for text, signature in pairs)
+        found = ((_bare_name(signature), (text, signature, ())) for text, signature in pairs)
         return _split(found, data, faults)
     if data.source.startswith(PREFIX):
         return _split(_read_tfds(data, faults), data, faults)
@@ -199,13 +203,34 @@ def _check_pair(query: str, document: str, where: str, data: TextPairs, faults: 
     return None if query is None or document is None else (query, document)
 
 
+def _find_negatives(
+    row: Mapping[str, Any], where: str, data: TextPairs, faults: Faults
+) -> tuple[str, ...]:
+    """The wrong documents of a row: of a text, a list of texts, or nothing."""
+    if data.negative is None:
+        return ()
+    if data.negative not in row:
+        raise KeyError(f"{where} has no {data.negative!r}: it has {list(row)}.")
+    value = row[data.negative]
+    if hasattr(value, "tolist"):  # of TFDS
+        value = value.tolist()
+    texts = value if isinstance(value, list | tuple) else [] if value is None else [value]
+    texts = [one.decode("utf-8", "replace") if isinstance(one, bytes) else one for one in texts]
+    if not all(isinstance(one, str) for one in texts):
+        raise ValueError(f"{where}: {data.negative} is {value!r:.40}: wanted a text or several.")
+    checked = (
+        check_text(one, data.longest, "negative", where, faults) for one in texts if one.strip()
+    )
+    return tuple(one for one in checked if one is not None)
+
+
 def _split(found: Iterable[Found], data: TextPairs, faults: Faults) -> TextPairSplits:
     """Splits pairs by hash."""
-    parts: dict[str, list[tuple[str, str]]] = {"train": [], "validation": [], "test": []}
-    for decider, query, document in found:
+    parts: dict[str, list[Pair]] = {"train": [], "validation": [], "test": []}
+    for decider, (query, document, wrong) in found:
         pair = _check_pair(query, document, f"{data.source}, {query[:40]!r}", data, faults)
         if pair:
-            parts[split_of(decider)].append(pair)
+            parts[split_of(decider)].append((*pair, wrong))
     skipped = faults.finish(sum(map(len, parts.values())))
     if not parts["train"] or not parts["test"]:
         raise ValueError(
@@ -216,11 +241,12 @@ def _split(found: Iterable[Found], data: TextPairs, faults: Faults) -> TextPairS
     return TextPairSplits(match_texts(*zip(*parts["train"], strict=True)), tests, skipped)
 
 
-def _ask(pairs: Sequence[tuple[str, str]]) -> RetrievalSet:
+def _ask(pairs: Sequence[Pair]) -> RetrievalSet:
     """Distinct queries, to be answered from all distinct documents."""
-    places = {document: place for place, document in enumerate(dict.fromkeys(d for _, d in pairs))}
+    documents = dict.fromkeys(document for _, document, _ in pairs)
+    places = {document: place for place, document in enumerate(documents)}
     right: dict[str, dict[int, None]] = {}
-    for query, document in pairs:
+    for query, document, _ in pairs:
         right.setdefault(query, {})[places[document]] = None
     return make_retrieval_set(list(right), list(places), [list(row) for row in right.values()])
 
@@ -230,17 +256,18 @@ def _read_table(path: pathlib.Path, data: TextPairs, faults: Faults) -> Iterable
         query, document = (field_text(row, field, path) for field in (data.query, data.document))
         pair = _check_pair(query, document, where, data, faults)
         if pair:
-            yield pair[0], *pair
+            yield pair[0], (*pair, _find_negatives(row, where, data, faults))
 
 
 def _load_folder(folder: pathlib.Path, data: TextPairs, faults: Faults) -> TextPairSplits:
     """Tables of the names of splits."""
-    parts: dict[str, list[tuple[str, str]]] = {}
+    parts: dict[str, list[Pair]] = {}
     for split in ("train", "validation", "test"):
         tables = [folder / f"{split}{suffix}" for suffix in TABLES]
         table = next((file for file in tables if file.is_file()), None)
         if table is not None:
-            parts[split] = [(q, d) for _, q, d in _read_table(table, data, faults)]
+            asked = data if split == "train" else dataclasses.replace(data, negative=None)
+            parts[split] = [pair for _, pair in _read_table(table, asked, faults)]
         elif split != "validation":
             raise FileNotFoundError(
                 f"{folder} has no {split} table ({', '.join(TABLES)}), and is no set of pairs that "
@@ -259,9 +286,10 @@ def _read_tfds(data: TextPairs, faults: Faults) -> Iterable[Found]:
             if field not in element:
                 raise KeyError(f"{data.source} has no {field!r}: it has {sorted(element)}.")
         texts = [element[field].decode("utf-8", "replace") for field in (data.query, data.document)]
-        pair = _check_pair(*texts, f"{data.source}, {index}", data, faults)
+        where = f"{data.source}, {index}"
+        pair = _check_pair(*texts, where, data, faults)
         if pair:
-            yield pair[0], *pair
+            yield pair[0], (*pair, _find_negatives(element, where, data, faults))
 
 
 def _is_trecqa(path: pathlib.Path) -> bool:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import logging
 
@@ -69,6 +70,30 @@ def test_a_folder_of_tables_keeps_its_splits(tmp_path):
     (tmp_path / "test.jsonl").unlink()
     with pytest.raises(FileNotFoundError, match="no test table"):
         load_text_pairs(TextPairs(str(tmp_path)))
+
+
+def test_wrong_documents_stand_in_a_column_of_their_own(tmp_path, monkeypatch):
+    """One text or several; only what is trained on needs it."""
+    folder, data = tmp_path / "pairs", TextPairs(str(tmp_path / "pairs"), negative="wrong")
+    folder.mkdir()
+    rows = [{"query": query, "document": document} for query, document in ROWS[:4]]
+    for row, wrong in zip(rows, ("no", ["not", "nor"], None, ""), strict=True):
+        row["wrong"] = wrong
+    (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    write_tsv(folder / "test.tsv", ROWS[4:])
+    wanted = (("no",), ("not", "nor"), (), ())
+    assert load_text_pairs(data).train.negatives == wanted
+    several = np.array([b"not", b"nor"], object)
+    opened = [{"query": q.encode(), "document": d.encode(), "wrong": several} for q, d in ROWS]
+    monkeypatch.setattr(text_pairs_module, "open_tfds", lambda name: opened)
+    found = load_text_pairs(dataclasses.replace(data, source="tfds:qa")).train.negatives
+    assert set(found) == {("not", "nor")}
+    rows[2]["wrong"] = 3
+    (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(ValueError, match="line 3: wrong is 3: wanted a text or several"):
+        load_text_pairs(data)
+    with pytest.raises(KeyError, match="has no .other"):
+        load_text_pairs(dataclasses.replace(data, negative="other"))
 
 
 def test_pairs_that_share_a_text_have_equal_ids():
