@@ -56,7 +56,7 @@ class Config:
     start_scale: float = 30.0
     lr: float = 4e-3
     batch_size: int = 256
-    epochs: int = 30
+    epochs: int = 40
     seed: int = 1
     checkpoint_seconds: float = 60.0
     smoke: bool = False

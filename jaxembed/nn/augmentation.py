@@ -164,42 +164,45 @@ def _draw_factor(key: Key[Array, ""], count: int, share: float) -> Float[Array, 
 def scale_to_ink(
     images: Float[Array, "batch height width channels"], *, threshold: float = -0.5
 ) -> Float[Array, "batch height width channels"]:
-    """Enlarges what is drawn on a dark ground until it reaches the edges.
+    """Enlarges what is drawn on black until it reaches the edges.
 
     Args:
-        images: Images with values from -1 to 1.
+        images: Images with values from -1, the ground, to 1.
         threshold: What is above it in any channel is drawn.
 
     Returns:
-        Images of the same size, height and width enlarged alike, the drawing in the middle; images
-        without any are left as they are.
+        Images of the same size and dtype, height and width enlarged alike, the drawing in the
+        middle; images without any are left as they are.
     """
-    _, height, width, _ = images.shape
     is_ink = jnp.max(images, axis=3) > threshold
+    size = images.shape[1:3]
     starts, spans = [], []
-    for axis, size in ((2, height), (1, width)):
-        lines = jnp.any(is_ink, axis=axis)
-        starts.append(jnp.argmax(lines, axis=1))
-        spans.append(jnp.where(jnp.any(lines, axis=1), size - jnp.argmax(lines[:, ::-1], 1), size))
-    sides = [end - start for start, end in zip(starts, spans, strict=True)]
-    zoom = jnp.minimum(height / sides[0], width / sides[1])
-    for axis, (start, side, size) in enumerate(
-        zip(starts, sides, (height, width), strict=True), start=1
-    ):
-        shift = start + (side - 1) / 2 - (size - 1) / 2
-        weights = _weights(size, shift, zoom)
-        images = jnp.moveaxis(
-            _resample(jnp.moveaxis(images, axis, 1), weights, "byi,bihc->byhc"), 1, axis
+    for other, length in zip((2, 1), size, strict=True):
+        lines = jnp.any(is_ink, axis=other)
+        end = jnp.where(jnp.any(lines, axis=1), length - jnp.argmax(lines[:, ::-1], axis=1), length)
+        start = jnp.argmax(lines, axis=1)
+        starts.append(start.astype(jnp.float32))
+        spans.append((end - start).astype(jnp.float32))
+    zoom = jnp.minimum(size[0] / spans[0], size[1] / spans[1])
+    ink = images.astype(jnp.float32) + 1.0
+    for start, span, length in zip(starts, spans, size, strict=True):
+        shift = start + 0.5 * span - 0.5 * length
+        # Twice: rows, then columns, which take the rows' place.
+        ink = jnp.moveaxis(
+            _resample(ink, _weights(length, shift, zoom, repeat_edge=False), "byi,bihc->byhc"), 1, 2
         )
-    return images
+    return (ink - 1.0).astype(images.dtype)
 
 
-def _weights(size: int, shift: Array, zoom: Array) -> Float[Array, "batch size size"]:
+def _weights(
+    size: int, shift: Array, zoom: Array, *, repeat_edge: bool = True
+) -> Float[Array, "batch size size"]:
     """Linear interpolation along an axis as a matrix, which is quick on every device."""
     places = jnp.arange(size, dtype=jnp.float32)
     middle = (size - 1) / 2
     wanted = (places[None] - middle) / zoom[:, None] + middle + shift[:, None]
-    wanted = jnp.clip(wanted, 0.0, size - 1.0)
+    if repeat_edge:
+        wanted = jnp.clip(wanted, 0.0, size - 1.0)
     return jnp.maximum(1.0 - jnp.abs(wanted[:, :, None] - places[None, None]), 0.0)
 
 

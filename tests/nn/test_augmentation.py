@@ -123,18 +123,24 @@ def test_stretching_widens_what_it_lowers(key):
     assert 1 / 1.52 < proportions.min() < 0.75 and 1.35 < proportions.max() < 1.52
 
 
-def test_ink_is_enlarged_to_the_edges_and_keeps_its_proportions():
-    images = np.full((4, 12, 12, 1), -1.0, np.float32)
+def test_ink_is_enlarged_to_the_edges_and_keeps_its_proportions(strict_dtypes):
+    images = np.full((5, 12, 12, 1), -1.0, np.float32)
     images[0, 3:6, 1:3] = 1.0  # 3 x 2 pixels, four times as large
     images[1] = 0.25  # no more room
     images[2, 11, 11] = 1.0
-    found = np.asarray(jax.jit(scale_to_ink)(jnp.asarray(images)))[..., 0]
+    images[3, 0:2] = 1.0  # at the edge, and as wide as the image: moved only
+    drawn = jnp.asarray(images)
+    found = np.asarray(jax.jit(scale_to_ink)(drawn))[..., 0]
     middle = found[0, 6] > 0.0
     assert (found[0, :, 6] > 0.0).sum() == 12 and middle.sum() == 8
     np.testing.assert_array_equal(np.flatnonzero(middle), np.arange(2, 10))
     np.testing.assert_allclose(found[1], 0.25, atol=1e-6)
-    assert found[2, 6:, 6:].min() > 0.0  # of one pixel, faded into the ground before it
-    np.testing.assert_allclose(found[3], -1.0)
+    assert found[2, 3:9, 3:9].min() > 0.0 and found[2, 0, 0] < 0.0  # fades into the ground
+    np.testing.assert_allclose(found[3, 5:7], 1.0)
+    np.testing.assert_allclose(np.delete(found[3], (5, 6), axis=0), -1.0)
+    np.testing.assert_allclose(found[4], -1.0)
+    half = scale_to_ink(drawn.astype(jnp.bfloat16))
+    assert half.dtype == jnp.bfloat16
 
 
 def test_impossible_views_are_refused():
