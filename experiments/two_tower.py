@@ -26,7 +26,7 @@ from jaxembed.nn import BagOfWords, TextTransformer
 from jaxembed.recipe import Recipe
 from jaxembed.run import Run
 from jaxembed.tasks.dual_encoder import load_tests
-from jaxembed.tasks.pretrained import make_tower
+from jaxembed.tasks.pretrained import load_pretrained
 from jaxembed.train import Adam
 
 
@@ -83,7 +83,7 @@ def make_recipe(config: Config) -> Recipe:
             dropout=0.1,
         )
     if config.start is not None:
-        tower = make_tower(config.start, max_length=config.max_length)
+        tower = load_pretrained(config.start, max_length=config.max_length).tower
     bias = -10.0 if config.loss == "sigmoid" else None
     doc = None if config.shared else tower
     return Recipe(
@@ -112,7 +112,8 @@ def make_recipe(config: Config) -> Recipe:
 def report(run: Run) -> None:
     """What the pretrained encoder finds untrained, and where to look."""
     if run.recipe.start is not None:
-        encoder = load_encoder(run.recipe.start)
+        longest = run.model.query.max_length
+        encoder = load_encoder(run.recipe.start, max_length=longest)
         for name, test in load_tests(run.path).items():
             sides = (list(test.queries), list(test.candidates))
             queries, docs = (encoder.encode(texts, normalize=True) for texts in sides)

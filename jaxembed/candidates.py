@@ -103,9 +103,7 @@ def load_candidates(folder: PathLike) -> np.ndarray:
         ValueError: If not all is encoded yet, or a file is damaged; the message names it.
     """
     folder = pathlib.Path(folder)
-    manifest = _read_manifest(folder)
-    if manifest is None:
-        raise FileNotFoundError(f"{folder} has no {_MANIFEST}: encode_candidates writes it.")
+    manifest = _require_manifest(folder)
     count, shard_size = manifest["count"], manifest["shard_size"]
     shards = -(-count // shard_size)
     paths = [_shard_path(folder, shard) for shard in range(shards)]
@@ -165,6 +163,16 @@ def answer(
     return np.concatenate(scores), np.concatenate(ids)
 
 
+def read_maker(folder: PathLike) -> str:
+    """Says what a folder's candidates were encoded by, as `encode_candidates` was told.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If it is damaged.
+    """
+    return _require_manifest(pathlib.Path(folder))["made_by"]
+
+
 def index_candidates(folder: PathLike, *, metric: str = "cosine") -> ExactIndex:
     """Builds an exact index of encoded candidates, whose ids are their numbers.
 
@@ -214,6 +222,13 @@ def _read_manifest(folder: pathlib.Path) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError):
         pass
     raise ValueError(f"{path} is damaged or of something else: choose another folder.")
+
+
+def _require_manifest(folder: pathlib.Path) -> dict[str, Any]:
+    manifest = _read_manifest(folder)
+    if manifest is None:
+        raise FileNotFoundError(f"{folder} has no {_MANIFEST}: encode_candidates writes it.")
+    return manifest
 
 
 def _agree_on(folder: pathlib.Path, wanted: dict[str, Any]) -> None:

@@ -3,14 +3,12 @@
 import argparse
 import hashlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxembed.candidates import answer, encode_candidates, index_candidates
-from jaxembed.data import read_lines
+from jaxembed.candidates import answer, encode_candidates, index_candidates, read_maker
 from jaxembed.metrics import class_vectors, classify
 from jaxembed.run import Run, load_run
 from jaxembed.tasks import dual_encoder
@@ -36,7 +34,7 @@ def add_verbs(add: Callable[..., argparse.ArgumentParser]) -> None:
     candidates.add_argument("--shard-size", type=int, default=65_536, help="vectors a file")
     asked = add("answer", _answer, "the documents that are nearest to queries", "run")
     asked.add_argument("candidates", help="a directory that `jaxembed candidates` wrote")
-    asked.add_argument("--input", metavar="PATH", required=True, help="queries")
+    asked.add_argument("--input", metavar="PATH", required=True, help="images, or texts by line")
     asked.add_argument("-k", "--k", type=int, default=5, help="how many a query")
     export = add("export", _export, "write a tower to a file that runs without its code", "run")
     export.add_argument("--tower", choices=("query", "doc"), default="query")
@@ -46,7 +44,7 @@ def add_verbs(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _classify(options: argparse.Namespace) -> None:
     run = _open(options.run)
-    names = read_lines(Path(options.classes))
+    names = dual_encoder.read_side(run, options.classes, "doc")
     classes = class_vectors(_encoder(run, "doc"), names, options.template or ["{}"])
     found = classify(run.embed(options.input), classes, options.k)
     for row, places in enumerate(found.tolist()):
@@ -54,24 +52,28 @@ def _classify(options: argparse.Namespace) -> None:
 
 
 def _candidates(options: argparse.Namespace) -> None:
-    run, texts = _open(options.run), read_lines(Path(options.input))
-    digest = hashlib.sha256("\n".join(texts).encode())
-    for leaf in jax.tree.leaves(run.params):
-        digest.update(np.asarray(leaf).tobytes())
+    run = _open(options.run)
+    texts = dual_encoder.read_side(run, options.input, "doc")
     done = encode_candidates(
         _encoder(run, "doc"),
         texts,
         options.out,
-        made_by=digest.hexdigest(),  # of texts and parameters
-        batch_size=min(len(texts), AT_ONCE),
+        made_by=f"{_digest(run)} of {hashlib.sha256(chr(10).join(texts).encode()).hexdigest()}",
+        batch_size=min(len(texts), options.shard_size, AT_ONCE),
         shard_size=options.shard_size,
     )
     print(f"{done:,} of {len(texts):,} vectors were made now; {options.out} holds all.")
 
 
 def _answer(options: argparse.Namespace) -> None:
-    run, index = _open(options.run), index_candidates(options.candidates)
-    queries = read_lines(Path(options.input))
+    run = _open(options.run)
+    if read_maker(options.candidates).split()[0] != _digest(run):
+        raise ValueError(
+            f"{options.candidates} was encoded with other parameters than those of {options.run}: "
+            "give that run, or encode the documents again."
+        )
+    index = index_candidates(options.candidates, metric="dot")  # as the run is evaluated
+    queries = dual_encoder.read_side(run, options.input, "query")
     scores, ids = answer(index, _encoder(run, "query"), queries, min(options.k, index.size))
     for row, pair in enumerate(zip(ids.tolist(), scores.tolist(), strict=True)):
         print(row, *(f"{i}:{score:.6g}" for i, score in zip(*pair, strict=True)), sep="\t")
@@ -85,8 +87,19 @@ def _export(options: argparse.Namespace) -> None:
 def _open(path: str) -> Run:
     run = load_run(path)
     if run.task is not dual_encoder:
-        raise ValueError(f"{path} is a run of {type(run.recipe.model).__name__}: it has no towers.")
+        raise ValueError(
+            f"{path} is a run of {type(run.recipe.model).__name__}, which has no towers: give one "
+            "of a DualEncoder."
+        )
     return run
+
+
+def _digest(run: Run) -> str:
+    """A hash of a run's parameters."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(run.params):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
 
 
 def _encoder(run: Run, side: str) -> Callable[[Any], Any]:

@@ -223,8 +223,8 @@ class Recipe:
         epochs: Passes over the data.
         seed: The one seed of every random number.
         mesh: Devices.
-        start: PATH of a pretrained encoder of texts that a `DualEncoder` of `SentenceBert` begins
-            with, see `load_encoder`; None begins at random.
+        start: PATH of a folder of Hugging Face or sentence-transformers that a `DualEncoder` of
+            `SentenceBert` begins with; None begins at random.
     """
 
     model: Any
@@ -393,13 +393,16 @@ def _replace(
 
 
 def _with_sizes(module: Any, sizes: dict[tuple[str, ...], Any], where: str) -> Any:
-    """A module with the fields that a path leads to replaced; other paths are left out."""
+    """A module with the fields that a path leads to replaced; other paths are left out.
+
+    Its parts are copies, as linen takes one object in two places for one set of parameters.
+    """
     news = {}
     for name, hint in fields_of(module).items():
         inner = {path[1:]: value for path, value in sizes.items() if path[0] == name and path[1:]}
         if (name,) in sizes:
             news[name] = _fit(sizes[name,], hint, f"{where}.{name}")
-        elif inner and dataclasses.is_dataclass(value := getattr(module, name)):
+        elif hasattr(value := getattr(module, name), "clone"):
             news[name] = _with_sizes(value, inner, f"{where}.{name}")
     return module.clone(**news)
 

@@ -261,7 +261,7 @@ def train_recipe(
 ) -> Run:
     """Trains a recipe in a directory, or goes on where an earlier call stopped.
 
-    The later call may have another mesh.
+    The later call may have another mesh, of as many processes.
 
     Args:
         recipe: What to train.
@@ -482,16 +482,23 @@ def _start(folder: Path, recipe: Recipe, prepared: Prepared) -> Run:
                 f"{recipe.data.source!r} is not what the run in {folder} was started on: choose "
                 "another directory, or restore the data."
             )
-        return run
+        if run.recipe.mesh != recipe.mesh:
+            _describe(folder, recipe, run.resolved)
+        return Run(folder, recipe, run.resolved)
     if jax.process_index() == 0:
         for name, content in prepared.files.items():
             with write_atomically(folder / name) as file:
                 file.write(content)
+    _describe(folder, recipe, prepared.resolved)
+    return Run(folder, recipe, prepared.resolved)
+
+
+def _describe(folder: Path, recipe: Recipe, resolved: dict[str, Any]) -> None:
+    """Writes what is trained, and on what."""
+    if jax.process_index() == 0:
         _write_json(folder / "env.json", describe_environment())
         # Last: a directory with a recipe is complete.
-        resolved = {"recipe": recipe.to_json(), "resolved": prepared.resolved}
-        _write_json(folder / "recipe.json", resolved)
-    return Run(folder, recipe, prepared.resolved)
+        _write_json(folder / "recipe.json", {"recipe": recipe.to_json(), "resolved": resolved})
 
 
 def _write_json(path: Path, content: Any) -> None:

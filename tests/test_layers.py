@@ -26,11 +26,12 @@ ARROWS = {
     "vectors": {"search", "metrics", "convert.word2vec", "atomic"},
     "convert": {"models", "data", "vectors", "search", "atomic", "convert.word2vec"},
     "recipe": {"models", "data", "train"},
-    "tasks": {"models", "data", "train", "vectors", "metrics"},
+    "tasks": {"models", "data", "train", "vectors", "metrics", "convert"},
     "run": {"recipe", "tasks", "atomic", "environment"},
     "encoder": {"run", "convert", "models", "data"},
     "candidates": {"search", "atomic"},
-    "cli": {"candidates", "run", "convert", "vectors", "encoder", "search", "metrics"},
+    "cli_towers": {"candidates", "run", "metrics"},
+    "cli": {"cli_towers", "run", "convert", "vectors", "encoder", "search", "metrics"},
     "experiments": {"cli"},
 }
 PURE = {"losses", "decoding", "search"}

@@ -50,7 +50,8 @@ def make_batches(
     The iterator has `get_state` and `set_state`, and is an Orbax checkpointable.
 
     Args:
-        source: What to read; elements must be alike in structure and shapes.
+        source: What to read; elements must be alike in structure and shapes. If it has a method
+            `of_epoch(number)`, that gives the source of an epoch, of the same length.
         batch_size: Elements a batch, over all processes. None gives single elements, as they are.
         seed: Decides the order; 0 or more.
         shuffle: Whether to shuffle, differently in each epoch.
@@ -90,9 +91,10 @@ def make_batches(
         epoch, number = divmod(int(number), batches_per_epoch)
         start = number * global_size
         batch = order(epoch, start, min(start + global_size, length))
+        read_from = source.of_epoch(epoch) if hasattr(source, "of_epoch") else source
         if batch_size is None:
-            return source[int(batch[process_index])]
-        return _read_rows(source, batch, first_row, rows)
+            return read_from[int(batch[process_index])]
+        return _read_rows(read_from, batch, first_row, rows)
 
     count = sys.maxsize if epochs is None else epochs * batches_per_epoch
     read = grain.MapDataset.range(count).map(read_batch)

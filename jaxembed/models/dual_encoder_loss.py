@@ -103,8 +103,11 @@ def make_contrastive_loss(
     if config.kind == "sigmoid" and model.start_bias is None:
         raise ValueError("a sigmoid loss needs a bias: give the model start_bias=-10, for example.")
     if (config.kind == "candidates") != (candidates is not None):
-        given = "no candidates were" if candidates is None else "candidates, which it ignores, were"
-        raise ValueError(f"kind is {config.kind!r}, but {given} given.")
+        raise ValueError(
+            "kind is 'candidates', but no candidates were given: pass all documents."
+            if candidates is None
+            else f"kind is {config.kind!r}, which takes no candidates: leave them out."
+        )
 
     def encode(
         params: PyTree, sides: dict[str, tuple[Array, ...]], key: Key[Array, ""]
@@ -129,10 +132,20 @@ def make_contrastive_loss(
                 vectors[side] = found.reshape(*shape, found.shape[-1])
         return vectors
 
+    def encode_all(params: PyTree, key: Key[Array, ""]) -> dict[str, Array]:
+        every = {"doc": tuple(map(jnp.asarray, side_inputs(candidates, "doc")))}
+        if config.micro_batch is None:
+            return encode(params, every, key)
+        count = len(every["doc"][0])
+        rows = jnp.arange(-(-count // config.micro_batch) * config.micro_batch) % count
+        filled = jax.tree.map(lambda values: values[rows], every)
+        found = encode_in_micro_batches(encode, params, filled, key, micro_batch=config.micro_batch)
+        return {"doc": found["doc"][:count]}
+
     def loss_fn(
         params: PyTree, batch: Mapping[str, Any], key: Key[Array, ""]
     ) -> tuple[Array, dict[str, tuple[Array, Array]]]:
-        names = ["query"] if candidates else ["query", "doc"]
+        names = ["query", "doc"] if candidates is None else ["query"]
         names += ["negative"] if "negative_ids" in batch else []
         sides = {side: side_inputs(batch, side) for side in names}
         if config.micro_batch is None:
@@ -148,9 +161,8 @@ def make_contrastive_loss(
             options |= {"scale": scale, "bias": bias}
         else:
             options["temperature"] = 1.0 / scale
-        if candidates:
-            every = tuple(map(jnp.asarray, side_inputs(candidates, "doc")))
-            vectors |= encode(params, {"doc": every}, key)
+        if candidates is not None:
+            vectors |= encode_all(params, key)
             options["targets"] = batch["targets"]
             options["ids"] = None if ids is None else (ids, jnp.asarray(candidates["ids"]))
         losses = _choose(config, mesh)(vectors["query"], vectors["doc"], **options)

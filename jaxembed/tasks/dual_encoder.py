@@ -35,7 +35,7 @@ from jaxembed.nn import BagOfWords, TextTransformer, VisionTransformer
 from jaxembed.tasks import dual_encoder_figures
 from jaxembed.tasks.encoding import encode_objects, pad_texts
 from jaxembed.tasks.gradient import check_batch, train_streamed
-from jaxembed.tasks.pair_rows import PairRows, RowsWithNegatives
+from jaxembed.tasks.pair_rows import PairRows, RowsWithNegatives, known_negatives
 from jaxembed.tasks.pretrained import begin_with, load_start
 from jaxembed.tasks.task import Metric, Prepared, Training
 from jaxembed.train.mesh import whole_tree_axes
@@ -64,19 +64,23 @@ def prepare(recipe: Any, cache: Path, texts: Iterable | None = None) -> Prepared
     else:
         rows, images, ids = [], None, train.ids
         queries, docs = train.queries, train.documents
-    wrong = _known_negatives(recipe, train)
+    wrong = _find_negatives(recipe, train)
     if recipe.start is None:
         texts = [*(queries or ()), *docs, *wrong]
         tokenizer = train_wordpiece(texts, _wanted_vocab(recipe.model))
     else:
-        tokenizer = load_start(recipe).tokenizer
+        start = load_start(recipe)
+        tokenizer = start.tokenizer
     fields, resolved = {"ids": ids}, {}
     for side, found in (("query", queries), ("doc", docs)):
         if found is not None:
             tower = _tower(recipe.model, side)
             padded, lengths, cut = pad_texts(tokenizer, found, tower.max_length)
             fields |= {f"{side}_ids": padded, f"{side}_lengths": lengths}
-            resolved |= {f"{side}.vocab": tokenizer.vocab_size, f"{side}_texts_cut": cut}
+            size = f"{side}.bert.vocab_size" if isinstance(tower, SentenceBert) else f"{side}.vocab"
+            if tower.vocab == 0 or not isinstance(tower, SentenceBert):
+                resolved[size] = tokenizer.vocab_size
+            resolved[f"{side}_texts_cut"] = cut
             if cut:
                 LOGGER.warning(
                     "%d of %d texts are longer than %d tokens, and cut: raise model.%s.max_length.",
@@ -96,12 +100,18 @@ def prepare(recipe: Any, cache: Path, texts: Iterable | None = None) -> Prepared
     if wrong:
         padded, lengths, _ = pad_texts(tokenizer, wrong, _tower(recipe.model, "doc").max_length)
         places = {text: place for place, text in enumerate(wrong)}
-        known = [np.array([places[text] for text in texts]) for texts in train.negatives]
+        known = [
+            np.array([places[text] for text in texts], np.int32)
+            for texts in known_negatives(train, wrong)
+        ]
         source = RowsWithNegatives(
-            source, padded, lengths, known, recipe.loss.hard_negatives, recipe.epochs, recipe.seed
+            source, padded, lengths, known, recipe.loss.hard_negatives, recipe.seed
         )
         resolved["negatives"] = len(wrong)
     files = {TOKENIZER: tokenizer.to_json().encode()}
+    fingerprint = train.fingerprint()
+    if recipe.start is not None:
+        fingerprint = f"{fingerprint} {start.fingerprint()}"
     kept = cache / "eval.npz"
     for name, test in tests.items():
         test.save(kept)
@@ -111,7 +121,7 @@ def prepare(recipe: Any, cache: Path, texts: Iterable | None = None) -> Prepared
         "pairs": len(ids),
         "tests": {name: [len(test), len(test.candidates)] for name, test in tests.items()},
         "skipped": skipped,
-        "fingerprint": train.fingerprint(),
+        "fingerprint": fingerprint,
         "versions": (caption_data if has_images else pair_data).versions(recipe.data.source),
     }
     if has_images:
@@ -144,7 +154,6 @@ def training(recipe: Any, prepared: Prepared, mesh: Mesh) -> Training:
         source,
         init_fn,
         loss_fn,
-        is_whole_run=isinstance(source, RowsWithNegatives),
         axes=axes,
         bounds=BOUNDS,
     )
@@ -219,17 +228,35 @@ def vectors(recipe: Any, params: PyTree, folder: Path) -> KeyedVectors:
 def embed(run: Any, source: Any, tower: str | None = None) -> np.ndarray:
     """Vectors of texts, one a line, or of images. See `Run.embed`."""
     tower = "query" if tower is None else tower
+    objects = read_side(run, source, tower)
+    return encode_side(run.model, run.params, run.path, tower, objects)
+
+
+def read_side(run: Any, source: Any, tower: str) -> list[str] | np.ndarray:
+    """Reads what a tower embeds.
+
+    Args:
+        run: The run.
+        source: A file of texts, one a line; or a picture, a folder of them or a .npy file.
+        tower: "query" or "doc".
+
+    Returns:
+        The texts, or images uint8 [n, height, width, channels].
+
+    Raises:
+        FileNotFoundError: If there is nothing at the path.
+        ValueError: If there is no such tower, or nothing that it embeds.
+    """
     _check_side(tower)
     if isinstance(_tower(run.model, tower), TEXT_TOWERS):
-        objects: Any = read_lines(Path(source))
-        if not objects:
+        texts = read_lines(Path(source))
+        if not texts:
             raise ValueError(f"{source} has no lines: give one text a line.")
-    else:
-        height, _, channels = run.resolved["pixels"]
-        found = read_objects(ImageSet(f"{source}", size=height, channels=channels), source)
-        found = found[..., None] if found.ndim == 3 else found
-        objects = np.rint(255 * found).astype(np.uint8)
-    return encode_side(run.model, run.params, run.path, tower, objects)
+        return texts
+    height, _, channels = run.resolved["pixels"]
+    found = read_objects(ImageSet(f"{source}", size=height, channels=channels), source)
+    found = found[..., None] if found.ndim == 3 else found
+    return np.rint(255 * found).astype(np.uint8)
 
 
 def export(run: Any, tower: str, path: Any, length: int | None = None) -> int:
@@ -335,7 +362,7 @@ def _check_towers(model: Any, has_images: bool) -> None:
         raise ValueError(f"vocab is {_wanted_vocab(model)}: give {SMALLEST_VOCAB} or more, or 0.")
 
 
-def _known_negatives(recipe: Any, train: Any) -> list[str]:
+def _find_negatives(recipe: Any, train: Any) -> list[str]:
     """The distinct known negatives, if the loss asks for any."""
     if not recipe.loss.hard_negatives:
         return []

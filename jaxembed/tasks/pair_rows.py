@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import numpy as np
+
+from jaxembed.data import TextMatches
 
 
 class PairRows:
@@ -36,10 +37,10 @@ class PairRows:
 
 
 class RowsWithNegatives:
-    """The pairs of all epochs in their order, each time with others of their hard negatives.
+    """Pairs, in each epoch with others of their hard negatives.
 
-    What stands at a place is decided by the seed and the place alone, so a run resumes anywhere. A
-    pair with fewer negatives than wanted repeats them; one without any takes those of others.
+    What is drawn is decided by the seed, the epoch and the pair alone, so a run resumes anywhere. A
+    pair with fewer negatives than wanted repeats them.
     """
 
     def __init__(
@@ -49,8 +50,8 @@ class RowsWithNegatives:
         lengths: np.ndarray,
         known: Sequence[np.ndarray],
         count: int,
-        epochs: int,
         seed: int,
+        epoch: int = 0,
     ) -> None:
         """Keeps them.
 
@@ -58,29 +59,56 @@ class RowsWithNegatives:
             pairs: The pairs.
             ids: Token ids of all negatives, [negatives, length].
             lengths: Tokens of each.
-            known: For each pair the rows of its negatives.
+            known: For each pair the rows of its negatives, one or more.
             count: Negatives drawn for a pair.
-            epochs: Passes over the pairs.
-            seed: Decides order and draws.
+            seed: Decides the draws.
+            epoch: Likewise.
         """
         self.pairs, self.fields = pairs, pairs.fields
         self.ids, self.lengths, self.known = ids, lengths, known
-        self.count, self.epochs, self.seed = count, epochs, seed
-        self._order = functools.lru_cache(maxsize=2)(self._shuffle)
+        self.count, self.seed, self.epoch = count, seed, epoch
+
+    def of_epoch(self, epoch: int) -> RowsWithNegatives:
+        """The same pairs with the draws of an epoch."""
+        parts = self.pairs, self.ids, self.lengths, self.known, self.count, self.seed
+        return RowsWithNegatives(*parts, epoch)
 
     def __len__(self) -> int:
-        """The number of pairs in all epochs."""
-        return self.epochs * len(self.pairs)
+        """The number of pairs."""
+        return len(self.pairs)
 
-    def __getitem__(self, place: int) -> dict[str, np.ndarray]:
+    def __getitem__(self, row: int) -> dict[str, np.ndarray]:
         """The fields of a pair with `negative_ids` and `negative_lengths`."""
-        epoch, place = divmod(place, len(self.pairs))
-        row = int(self._order(epoch)[place])
-        random = np.random.default_rng((self.seed, epoch, row))
-        choice = self.known[row] if len(self.known[row]) else np.arange(len(self.ids))
-        drawn = np.resize(random.permutation(choice), self.count)
+        random = np.random.default_rng((self.seed, self.epoch, row))
+        drawn = np.resize(random.permutation(self.known[row]), self.count)
         negatives = {"negative_ids": self.ids[drawn], "negative_lengths": self.lengths[drawn]}
         return self.pairs[row] | negatives
 
-    def _shuffle(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng((self.seed, epoch)).permutation(len(self.pairs))
+
+def known_negatives(matches: TextMatches, everything: Sequence[str]) -> list[list[str]]:
+    """What may be drawn for each pair: its negatives, those of others where it has none.
+
+    Args:
+        matches: The pairs.
+        everything: All distinct negatives.
+
+    Returns:
+        For each pair one text or more, none of which answers it or a pair of equal id.
+
+    Raises:
+        ValueError: If every negative of the data is right for some pair.
+    """
+    right: dict[int, set[str]] = {}
+    for number, document in zip(matches.ids.tolist(), matches.documents, strict=True):
+        right.setdefault(number, set()).add(document)
+    found = []
+    for row, number in enumerate(matches.ids.tolist()):
+        own = [text for text in matches.negatives[row] if text not in right[number]]
+        others = own or [text for text in everything if text not in right[number]]
+        if not others:
+            raise ValueError(
+                f"all documents that are known to be wrong answer {matches.queries[row][:60]!r}: "
+                "give hard_negatives 0."
+            )
+        found.append(others)
+    return found

@@ -1,36 +1,85 @@
 """Dual encoders that begin with a pretrained encoder of texts."""
 
 import dataclasses
+import hashlib
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
-from jaxembed.encoder import Encoder, load_encoder
-from jaxembed.models import Bert, SentenceBert
+from jaxembed.convert.huggingface import load_bert
+from jaxembed.convert.sentence_transformers import MODULES, read_modules
+from jaxembed.data import TextTokenizer, load_tokenizer
+from jaxembed.models import SentenceBert
 from jaxembed.train import TrainState
 
+# What a tower may have otherwise than the folder; and what linen writes into every module, and the
+# `Bert` whose fields are compared one by one.
+_FREE = ("max_length", "dropout", "attention_dropout", "dtype", "parent", "name", "bert")
 
-def make_tower(path: str, *, max_length: int | None = None) -> SentenceBert:
-    """Makes the tower that is what a pretrained encoder is.
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """What a dual encoder begins with.
+
+    Attributes:
+        tower: The tower that takes it.
+        params: Of the tower's `bert`.
+        tokenizer: What its token ids come from.
+    """
+
+    tower: SentenceBert
+    params: PyTree
+    tokenizer: TextTokenizer
+
+    def fingerprint(self) -> str:
+        """A hash of all parameters and the tokenizer."""
+        digest = hashlib.sha256(self.tokenizer.to_json().encode())
+        for leaf in jax.tree.leaves(self.params):
+            digest.update(np.ascontiguousarray(leaf))
+        return digest.hexdigest()
+
+
+def load_pretrained(path: str, *, max_length: int | None = None) -> Pretrained:
+    """Reads an encoder of texts.
 
     Args:
-        path: Of the encoder, see `load_encoder`.
-        max_length: Longest text in tokens; None for the encoder's.
+        path: A folder of Hugging Face or of sentence-transformers with a BERT, DistilBERT or
+            RoBERTa.
+        max_length: Longest text in tokens; None for what the folder says.
 
     Returns:
-        The tower.
+        The encoder, as a tower.
 
     Raises:
-        FileNotFoundError: If there is no encoder.
-        ValueError: If it is none that a tower can be.
+        FileNotFoundError: If a file is missing.
+        ValueError: If a file is damaged, the folder does something that a tower does not, or texts
+            cannot be of that length.
     """
-    encoder = _open(path)
-    (pool,) = encoder.pooling
-    return SentenceBert(_bare(encoder.model), pool, max_length or encoder.max_length)
+    folder, pool, said = Path(path), "mean", None
+    if (folder / MODULES).is_file():
+        modules = read_modules(folder)
+        if modules.is_static or modules.lowercase or modules.prompt or len(modules.poolings) != 1:
+            raise ValueError(
+                f"{path} cannot be started from: a tower is a transformer with one pooling, whose "
+                "texts are neither prompted nor lower-cased outside the tokenizer."
+            )
+        folder, (pool,), said = modules.folder, modules.poolings, modules.max_length
+    model, params = load_bert(folder)
+    longest = model.max_length
+    length = min(said or longest, longest) if max_length is None else max_length
+    if not 1 <= length <= longest:
+        raise ValueError(f"max_length is {length}: {path} reads 1 to {longest} tokens.")
+    # No tower has a use for heads and pooler.
+    bare = model.clone(pooler=False, word_head=False, next_head=False, dtype=None)
+    kept = ("words", "positions", "segment_kinds", "embedding_norm")
+    params = {k: v for k, v in params.items() if k in kept or k.startswith("stack_")}
+    return Pretrained(SentenceBert(bare, pool, length), params, load_tokenizer(folder))
 
 
-def load_start(recipe: Any) -> Encoder:
+def load_start(recipe: Any) -> Pretrained:
     """Opens the encoder that a recipe begins with.
 
     Args:
@@ -40,26 +89,39 @@ def load_start(recipe: Any) -> Encoder:
         The encoder.
 
     Raises:
-        FileNotFoundError: If there is none.
-        ValueError: If it is none that a tower can be, or not what the towers are.
+        FileNotFoundError: As `load_pretrained`.
+        ValueError: As `load_pretrained`, or if no tower is what the folder holds.
     """
-    encoder = _open(recipe.start)
-    wanted = make_tower(recipe.start)
-    towers = [one for one in (recipe.model.query, recipe.model.doc) if one is not None]
-    begun = [tower for tower in towers if isinstance(tower, SentenceBert)]
+    found = load_pretrained(recipe.start)
+    towers = {"query": recipe.model.query, "doc": recipe.model.doc}
+    begun = {side: tower for side, tower in towers.items() if isinstance(tower, SentenceBert)}
     if not begun:
         raise ValueError(f"start is {recipe.start}, but no tower of the model is a SentenceBert.")
-    for tower in begun:
-        if (_bare(tower.bert), tower.pool) != (wanted.bert, wanted.pool):
-            raise ValueError(f"start: {recipe.start} is {wanted}, but the tower {tower}.")
-    return encoder
+    for side, tower in begun.items():
+        parts = {f"{side}.": (tower, found.tower), f"{side}.bert.": (tower.bert, found.tower.bert)}
+        pairs = [
+            (f"{where}{field.name}", getattr(here, field.name), getattr(there, field.name))
+            for where, (here, there) in parts.items()
+            for field in dataclasses.fields(here)
+            if field.name not in _FREE
+        ]
+        wrong = [f"{name}: {here!r} and {there!r}" for name, here, there in pairs if here != there]
+        longest = tower.bert.max_length
+        if not 1 <= tower.max_length <= longest:
+            wrong.append(f"{side}.max_length: {tower.max_length} and 1 to {longest}")
+        if wrong:
+            raise ValueError(
+                f"the model is not what {recipe.start} holds (here, there): {'; '.join(wrong)}. "
+                "Take the tower of load_pretrained."
+            )
+    return found
 
 
-def begin_with(encoder: Encoder, state: TrainState) -> TrainState:
+def begin_with(found: Pretrained, state: TrainState) -> TrainState:
     """Puts an encoder's parameters into every tower that is a `SentenceBert`.
 
     Args:
-        encoder: Of `load_start`.
+        found: Of `load_start`.
         state: The state of step 0.
 
     Returns:
@@ -72,22 +134,5 @@ def begin_with(encoder: Encoder, state: TrainState) -> TrainState:
     params = dict(state.params)
     for name, part in params.items():
         if isinstance(part, dict) and "bert" in part:
-            params[name] = part | {"bert": jax.tree.map(place, encoder.params, part["bert"])}
+            params[name] = part | {"bert": jax.tree.map(place, found.params, part["bert"])}
     return dataclasses.replace(state, params=params)
-
-
-def _open(path: str) -> Encoder:
-    encoder = load_encoder(path)
-    if not isinstance(encoder, Encoder) or not isinstance(encoder.model, Bert):
-        raise ValueError(f"{path} is no BERT: a tower has no layers to take from it.")
-    if encoder.lowercase or encoder.prompt or len(encoder.pooling) != 1:
-        raise ValueError(
-            f"{path} has lowercase {encoder.lowercase}, the prompt {encoder.prompt!r} and poolings "
-            f"{encoder.pooling}: a tower takes texts as they are, and has one pooling."
-        )
-    return encoder
-
-
-def _bare(bert: Bert) -> Bert:
-    """What decides a tower's parameters: the model without heads and pooler, of any dtype."""
-    return bert.clone(parent=None, pooler=False, word_head=False, next_head=False, dtype=None)

@@ -14,7 +14,15 @@ from PIL import Image
 
 from jaxembed import run as run_module
 from jaxembed.cli import main
-from jaxembed.data import ImageCaptions, ImageSet, TextPairs, load_text_pairs, load_tokenizer
+from jaxembed.convert.sentence_transformers import save_sentence_transformer
+from jaxembed.data import (
+    ImageCaptions,
+    ImageSet,
+    TextPairs,
+    load_text_pairs,
+    load_tokenizer,
+    match_texts,
+)
 from jaxembed.encoder import load_encoder
 from jaxembed.models import AE, Contrastive, DualEncoder
 from jaxembed.nn import BagOfWords, ResNet, TextTransformer, VisionTransformer
@@ -23,7 +31,8 @@ from jaxembed.run import find_task, load_run, plot_run, reproduce, train_recipe
 from jaxembed.tasks import dual_encoder
 from jaxembed.tasks.dual_encoder import encode_side, encode_test, load_tests
 from jaxembed.tasks.encoding import pad_texts
-from jaxembed.tasks.pretrained import make_tower
+from jaxembed.tasks.pair_rows import known_negatives
+from jaxembed.tasks.pretrained import load_pretrained
 from jaxembed.train import Adam, Interrupted, make_mesh, train
 
 COLORS = {"black": 0, "dark": 70, "grey": 130, "light": 190, "white": 250}
@@ -216,7 +225,9 @@ def test_devices_and_processes_change_nothing_but_rounding(pairs, tmp_path, stop
         over = dataclasses.replace(recipe, mesh=MeshShape(devices))
         with contextlib.nullcontext() if stop is None else pytest.raises(Interrupted):
             without_figures(over, tmp_path / "moved")
-    moved = losses_of(load_run(tmp_path / "moved"))
+    moved = load_run(tmp_path / "moved")
+    assert moved.recipe == recipe  # its mesh is the last one
+    moved = losses_of(moved)
     over = dataclasses.replace(recipe, mesh=MeshShape(2))
     shared = losses_of(two_hosts.train(over, tmp_path))
     for losses in (moved, shared):
@@ -244,6 +255,9 @@ def test_documents_encoded_once_answer_queries(pairs, tmp_path, capsys):
     code, shown = call("answer", run.path, made, "--input", tmp_path / "queries.txt")
     assert code == 2 and "lacks 1 of 3 files" in shown.err
     assert call(*words, "--shard-size", 16)[1].out.startswith("16 of 40 vectors")
+    other = without_figures(dataclasses.replace(run.recipe, epochs=1), tmp_path / "other")
+    code, shown = call("answer", other.path, made, "--input", tmp_path / "queries.txt")
+    assert code == 2 and "encoded with other parameters" in shown.err
     code, shown = call("answer", run.path, made, "--input", tmp_path / "queries.txt", "-k", 3)
     queries, docs = (
         run.embed(tmp_path / f"{name}.txt", tower=tower)
@@ -276,31 +290,39 @@ def answers(tmp_path_factory):
 
 def test_known_negatives_are_drawn_anew_in_every_epoch(answers, tmp_path):
     recipe = pair_recipe(answers)
-    recipe = dataclasses.replace(recipe, loss=Contrastive("info-nce", hard_negatives=2), epochs=6)
-    prepared = find_task(recipe).prepare(recipe, tmp_path, None)
-    source, train = prepared.data, load_text_pairs(recipe.data).train
-    again = find_task(recipe).prepare(recipe, tmp_path, None).data
+    recipe = dataclasses.replace(recipe, loss=Contrastive("info-nce", hard_negatives=2), epochs=2)
+    source, again = (find_task(recipe).prepare(recipe, tmp_path, None).data for _ in range(2))
+    train = load_text_pairs(recipe.data).train
     texts = list(dict.fromkeys(text for wrong in train.negatives for text in wrong))
     tokens = {
-        tuple(ids[:n].tolist()): t
-        for ids, n, t in zip(source.ids, source.lengths, texts, strict=True)
+        tuple(ids[:length].tolist()): text
+        for ids, length, text in zip(source.ids, source.lengths, texts, strict=True)
     }
     drawn = collections.defaultdict(set)
-    assert len(source) == 6 * len(train)
-    for epoch in range(6):
-        seen = [source[epoch * len(train) + place] for place in range(len(train))]
-        assert sorted(int(one["ids"]) for one in seen) == sorted(train.ids.tolist())
-        for place, one in enumerate(seen):
-            row = int(source._order(epoch)[place])
+    for epoch in range(8):
+        for row in range(len(train)):
+            one, same = source.of_epoch(epoch)[row], again.of_epoch(epoch)[row]
+            np.testing.assert_array_equal(one["negative_ids"], same["negative_ids"])
+            assert one["negative_lengths"].shape == (2,)
             for ids, length in zip(one["negative_ids"], one["negative_lengths"], strict=True):
                 drawn[row].add(tokens[tuple(ids[:length].tolist())])
-            same = again[epoch * len(train) + place]
-            np.testing.assert_array_equal(one["negative_ids"], same["negative_ids"])
-    for row, wrong in enumerate(train.negatives):
-        assert drawn[row] == set(wrong) if wrong else drawn[row] <= set(texts)
     assert {len(wrong) for wrong in train.negatives} == {0, 1, 2, 3}
+    for row, wrong in enumerate(train.negatives):
+        assert drawn[row] == set(wrong) if wrong else 2 < len(drawn[row])
     run = without_figures(recipe, tmp_path / "run")
     assert run.resolved["negatives"] == len(texts)
+    assert len(losses_of(run)) == 2 * -(-len(train) // 8)  # as without negatives
+
+
+def test_a_right_answer_is_never_drawn_as_a_wrong_one():
+    matches = match_texts(
+        ["a", "b", "c", "a"], ["1", "2", "3", "4"], [("2", "4", "5"), (), ("3",), ("1",)]
+    )
+    texts = ["2", "4", "5", "3", "1"]
+    found = known_negatives(matches, texts)
+    assert found == [["2", "5"], ["4", "5", "3", "1"], ["2", "4", "5", "1"], ["2", "5", "3"]]
+    with pytest.raises(ValueError, match="known to be wrong answer 'a': give hard_negatives 0"):
+        known_negatives(match_texts(["a"], ["1"], [("1",)]), ["1"])
 
 
 def test_hard_negatives_that_are_not_there_are_refused(pairs, tmp_path):
@@ -327,39 +349,72 @@ def test_texts_of_all_lengths_compile_a_few_programs(pairs, tmp_path):
         np.testing.assert_allclose(found[row], alone[0], atol=1e-5)
 
 
-def test_a_pretrained_encoder_is_where_training_begins(answers, tmp_path):
-    """Before the first step the towers' vectors are the encoder's."""
-    start = "checkpoints/bert-tiny-docstrings"
-    tower = make_tower(start, max_length=24)
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """A folder of sentence-transformers."""
+    encoder = load_encoder("checkpoints/bert-tiny-docstrings")
+    folder = tmp_path_factory.mktemp("pretrained") / "bert"
+    model = encoder.model.clone(pooler=False)
+    save_sentence_transformer(folder, model, encoder.params, encoder.tokenizer)
+    return str(folder)
+
+
+def test_a_pretrained_encoder_is_where_training_begins(pretrained, answers, tmp_path):
+    """Before the first step the towers' vectors are the encoder's; each has its own copy."""
+    tower = load_pretrained(pretrained, max_length=24).tower
     recipe = dataclasses.replace(
         pair_recipe(answers),
-        model=DualEncoder(tower),
+        model=DualEncoder(tower, tower),
         loss=Contrastive("info-nce", hard_negatives=1),
         optim=Adam(lr=1e-4, batch_size=8),
         epochs=1,
-        start=start,
+        start=pretrained,
     )
     assert recipe.from_json(recipe.to_json()) == recipe
     prepared = find_task(recipe).prepare(recipe, tmp_path, None)
-    mesh = make_mesh(1, 1, jax.devices()[:1])
-    state = find_task(recipe).training(recipe, prepared, mesh).start()
+    sized, mesh = recipe.with_sizes(prepared.resolved), make_mesh(1, 1, jax.devices()[:1])
+    state = find_task(recipe).training(sized, prepared, mesh).start()
     (tmp_path / "tokenizer.json").write_bytes(prepared.files["tokenizer.json"])
     texts = ["the length of a list", "sum", "Returns the larger of two numbers."]
-    found = encode_side(recipe.model, state.params, tmp_path, "query", texts)
-    wanted = load_encoder(start).encode(texts, normalize=True)
-    np.testing.assert_allclose(found, wanted, atol=2e-6)
+    wanted = load_encoder(pretrained).encode(texts, normalize=True)
+    assert set(state.params) == {"query", "doc", "log_scale"}
+    for side in ("query", "doc"):
+        found = encode_side(sized.model, state.params, tmp_path, side, texts)
+        np.testing.assert_allclose(found, wanted, atol=2e-6)
     run = without_figures(recipe, tmp_path / "run")
     assert all(is_equal for *_, is_equal in reproduce(run.path))
+
+
+def test_what_cannot_be_started_from_is_refused(pretrained, answers, tmp_path):
+    tower = load_pretrained(pretrained).tower
+    recipe = dataclasses.replace(pair_recipe(answers), model=DualEncoder(tower), start=pretrained)
+    fingerprint = find_task(recipe).prepare(recipe, tmp_path, None).resolved["fingerprint"]
+    bert = tower.bert
     for changes, message in (
         ({"model": DualEncoder(BagOfWords(64, 8))}, "no tower of the model is a SentenceBert"),
-        ({"model": DualEncoder(tower.clone(pool="max"))}, "but the tower"),
-        ({"start": f"{tmp_path}/none"}, "is no run"),
+        ({"model": DualEncoder(tower.clone(pool="max"))}, "query.pool: 'max' and 'mean'"),
+        ({"model": DualEncoder(tower.clone(max_length=33))}, "max_length: 33 and 1 to 32"),
+        ({"model": DualEncoder(tower.clone(bert=bert.clone(layers=1)))}, "bert.layers: 1 and"),
+        ({"start": f"{tmp_path}/none"}, "no folder|none"),
     ):
         wrong = dataclasses.replace(recipe, **changes)
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             find_task(wrong).prepare(wrong, tmp_path, None)
+    with pytest.raises(ValueError, match="max_length is 40: .* reads 1 to 32 tokens"):
+        load_pretrained(pretrained, max_length=40)
     with pytest.raises(ValueError, match="but AE begins at random"):
-        Recipe(AE(shape=(8, 8), latent=2), ImageSet("digits"), start=start)
+        Recipe(AE(shape=(8, 8), latent=2), ImageSet("digits"), start=pretrained)
+    dropped = tower.clone(bert=bert.clone(dropout=0.3))
+    assert find_task(recipe).prepare(
+        dataclasses.replace(recipe, model=DualEncoder(dropped)), tmp_path, None
+    )
+    other = tmp_path / "other"
+    encoder = load_encoder(pretrained)
+    params = jax.tree.map(lambda leaf: leaf + 1, encoder.params)
+    save_sentence_transformer(other, encoder.model.clone(pooler=False), params, encoder.tokenizer)
+    recipe = dataclasses.replace(recipe, start=str(other))
+    again = find_task(recipe).prepare(recipe, tmp_path, None)
+    assert again.resolved["fingerprint"] != fingerprint
 
 
 def test_towers_that_do_not_fit_the_data_are_refused(pairs, pictures, tmp_path):
