@@ -70,6 +70,8 @@ class Config:
 def make_recipe(config: Config) -> Recipe:
     """The recipe that the flags stand for."""
     width = config.width
+    if config.negative is not None and not config.hard_negatives:
+        raise ValueError("--negative is given, but none is drawn: give --hard-negatives 1 or more.")
     tower = BagOfWords(config.vocab, width, config.max_length)
     if config.tower == "transformer":
         tower = TextTransformer(

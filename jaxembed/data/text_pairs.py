@@ -123,6 +123,7 @@ def load_text_pairs(data: TextPairs) -> TextPairSplits:
     """
     faults = Faults(data.source, data.on_bad)
     if data.source == "docstring-pairs":
+        _check_no_column(data)
         pairs = docstrings.read_docstring_pairs()
         found = ((_bare_name(signature), (text, signature, ())) for text, signature in pairs)
         return _split(found, data, faults)
@@ -137,10 +138,20 @@ def load_text_pairs(data: TextPairs) -> TextPairSplits:
     if path.is_file():
         return _split(_read_table(path, data, faults), data, faults)
     if all((path / name).is_file() for name in _CRANFIELD):
+        _check_no_column(data)
         return _load_cranfield(path, data, faults)
     if all((path / name).is_file() for name in _TRECQA) and _is_trecqa(path / _TRECQA[0]):
+        _check_no_column(data)
         return _load_trecqa(path, data, faults)
     return _load_folder(path, data, faults)
+
+
+def _check_no_column(data: TextPairs) -> None:
+    if data.negative is not None:
+        raise ValueError(
+            f"negative is {data.negative!r}, but {data.source} has no columns to choose: leave it "
+            "out. TREC-QA's wrong sentences are taken without."
+        )
 
 
 def versions(source: str) -> dict[str, str]:

@@ -56,46 +56,29 @@ def prepare(recipe: Any, cache: Path, texts: Iterable | None = None) -> Prepared
     has_images = isinstance(recipe.data, ImageCaptions)
     _check_towers(recipe.model, has_images)
     splits = load_captions(recipe.data) if has_images else load_text_pairs(recipe.data)
-    train, tests, skipped = splits.train, _test_sets(splits, has_images), splits.skipped
+    train, tests = splits.train, _test_sets(splits, has_images)
     if has_images:
         rows = [row for row, captions in enumerate(train.captions) for _ in captions]
-        queries, docs = None, [caption for captions in train.captions for caption in captions]
+        sides = {"doc": [caption for captions in train.captions for caption in captions]}
         ids, images = train.ids[rows], train.pixels
     else:
         rows, images, ids = [], None, train.ids
-        queries, docs = train.queries, train.documents
+        sides = {"query": train.queries, "doc": train.documents}
     wrong = _find_negatives(recipe, train)
+    fingerprint = train.fingerprint()
     if recipe.start is None:
-        texts = [*(queries or ()), *docs, *wrong]
-        tokenizer = train_wordpiece(texts, _wanted_vocab(recipe.model))
+        every = [*(text for side in sides.values() for text in side), *wrong]
+        tokenizer = train_wordpiece(every, _wanted_vocab(recipe.model))
     else:
         start = load_start(recipe)
-        tokenizer = start.tokenizer
-    fields, resolved = {"ids": ids}, {}
-    for side, found in (("query", queries), ("doc", docs)):
-        if found is not None:
-            tower = _tower(recipe.model, side)
-            padded, lengths, cut = pad_texts(tokenizer, found, tower.max_length)
-            fields |= {f"{side}_ids": padded, f"{side}_lengths": lengths}
-            size = f"{side}.bert.vocab_size" if isinstance(tower, SentenceBert) else f"{side}.vocab"
-            if tower.vocab == 0 or not isinstance(tower, SentenceBert):
-                resolved[size] = tokenizer.vocab_size
-            resolved[f"{side}_texts_cut"] = cut
-            if cut:
-                LOGGER.warning(
-                    "%d of %d texts are longer than %d tokens, and cut: raise model.%s.max_length.",
-                    cut,
-                    len(found),
-                    tower.max_length,
-                    side,
-                )
-        elif isinstance(recipe.model.query, VisionTransformer):
-            resolved["query.image"] = list(images.shape[1:])
+        tokenizer, fingerprint = start.tokenizer, f"{fingerprint} {start.fingerprint()}"
+    fields: dict[str, np.ndarray] = {"ids": ids}
+    resolved: dict[str, Any] = {}
+    for side, found in sides.items():
+        fields |= _encode_side_texts(recipe.model, side, tokenizer, found, resolved)
     if recipe.loss.kind == "candidates":
-        pairs = list(zip(ids.tolist(), docs, strict=True))
-        places = {pair: place for place, pair in enumerate(dict.fromkeys(pairs))}
-        fields["targets"] = np.array([places[pair] for pair in pairs], np.int32)
-        resolved["candidates"] = len(places)
+        fields["targets"] = _number(zip(ids.tolist(), sides["doc"], strict=True))
+        resolved["candidates"] = int(fields["targets"].max()) + 1
     source: Any = PairRows(fields, images, np.array(rows, np.int32))
     if wrong:
         padded, lengths, _ = pad_texts(tokenizer, wrong, _tower(recipe.model, "doc").max_length)
@@ -104,14 +87,10 @@ def prepare(recipe: Any, cache: Path, texts: Iterable | None = None) -> Prepared
             np.array([places[text] for text in texts], np.int32)
             for texts in known_negatives(train, wrong)
         ]
-        source = RowsWithNegatives(
-            source, padded, lengths, known, recipe.loss.hard_negatives, recipe.seed
-        )
+        count = recipe.loss.hard_negatives
+        source = RowsWithNegatives(source, padded, lengths, known, count, recipe.seed)
         resolved["negatives"] = len(wrong)
     files = {TOKENIZER: tokenizer.to_json().encode()}
-    fingerprint = train.fingerprint()
-    if recipe.start is not None:
-        fingerprint = f"{fingerprint} {start.fingerprint()}"
     kept = cache / "eval.npz"
     for name, test in tests.items():
         test.save(kept)
@@ -120,14 +99,48 @@ def prepare(recipe: Any, cache: Path, texts: Iterable | None = None) -> Prepared
     resolved |= {
         "pairs": len(ids),
         "tests": {name: [len(test), len(test.candidates)] for name, test in tests.items()},
-        "skipped": skipped,
+        "skipped": splits.skipped,
         "fingerprint": fingerprint,
         "versions": (caption_data if has_images else pair_data).versions(recipe.data.source),
     }
     if has_images:
         resolved["pixels"] = list(images.shape[1:])
+        if isinstance(recipe.model.query, VisionTransformer):
+            resolved["query.image"] = list(images.shape[1:])
     abstract_params(recipe.with_sizes(resolved), resolved)
     return Prepared(source, resolved, files)
+
+
+def _encode_side_texts(
+    model: Any,
+    side: str,
+    tokenizer: TextTokenizer,
+    texts: Sequence[str],
+    resolved: dict[str, Any],
+) -> dict[str, np.ndarray]:
+    """A side's fields of a batch; what they decide is added to `resolved`."""
+    tower = _tower(model, side)
+    padded, lengths, cut = pad_texts(tokenizer, texts, tower.max_length)
+    if not isinstance(tower, SentenceBert):
+        resolved[f"{side}.vocab"] = tokenizer.vocab_size
+    elif tower.vocab == 0:
+        resolved[f"{side}.bert.vocab_size"] = tokenizer.vocab_size
+    resolved[f"{side}_texts_cut"] = cut
+    if cut:
+        LOGGER.warning(
+            "%d of %d texts are longer than %d tokens, and cut: raise model.%s.max_length.",
+            cut,
+            len(texts),
+            tower.max_length,
+            side,
+        )
+    return {f"{side}_ids": padded, f"{side}_lengths": lengths}
+
+
+def _number(values: Iterable[Any]) -> np.ndarray:
+    """Numbers of the distinct values, as they come."""
+    places: dict[Any, int] = {}
+    return np.array([places.setdefault(value, len(places)) for value in values], np.int32)
 
 
 def training(recipe: Any, prepared: Prepared, mesh: Mesh) -> Training:
@@ -148,15 +161,7 @@ def training(recipe: Any, prepared: Prepared, mesh: Mesh) -> Training:
         return model.init(key, *sides)["params"]
 
     axes = whole_tree_axes(jax.eval_shape(init_fn, jax.random.key(0)), mesh)
-    made = train_streamed(
-        recipe,
-        mesh,
-        source,
-        init_fn,
-        loss_fn,
-        axes=axes,
-        bounds=BOUNDS,
-    )
+    made = train_streamed(recipe, mesh, source, init_fn, loss_fn, axes=axes, bounds=BOUNDS)
     if recipe.start is None:
         return made
     return dataclasses.replace(made, start=lambda: begin_with(load_start(recipe), made.start()))

@@ -92,6 +92,8 @@ def test_wrong_documents_stand_in_a_column_of_their_own(tmp_path, monkeypatch):
     (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(ValueError, match="line 3: wrong is 3: wanted a text or several"):
         load_text_pairs(data)
+    with pytest.raises(ValueError, match="docstring-pairs has no columns to choose"):
+        load_text_pairs(dataclasses.replace(data, source="docstring-pairs"))
     with pytest.raises(KeyError, match="has no .other"):
         load_text_pairs(dataclasses.replace(data, negative="other"))
 
