@@ -20,7 +20,7 @@ def main(paths: list[str]) -> None:
         about = {
             "data": f"PATH/{pathlib.Path(source).name}" if "/" in source else source,
             "towers": towers,
-            "start": recipe.start and pathlib.Path(recipe.start).name,
+            "start": recipe.start and "/".join(pathlib.Path(recipe.start).parts[-2:]),
             "loss": recipe.loss.kind,
             "hard_negatives": recipe.loss.hard_negatives,
             "lr": recipe.optim.lr,
