@@ -194,7 +194,11 @@ class ResNet(nn.Module):
                 stride = 2 if stage and not index else 1
                 name = f"stage_{stage}_block_{index}"
                 x = _Block(self.channels << stage, stride, self.bottleneck, name=name)(x)
-        return x.reshape(len(x), -1) if self.pool == "flat" else jnp.mean(x, axis=(1, 2))
+        return (
+            x.reshape(x.shape[0], math.prod(x.shape[1:]))
+            if self.pool == "flat"
+            else jnp.mean(x, axis=(1, 2))
+        )
 
 
 class _Block(nn.Module):

@@ -140,14 +140,19 @@ def test_an_exported_tower_gives_the_runs_vectors(seen, pictures, tmp_path, caps
 
 
 def test_a_softmax_over_all_captions_learns_them(pictures, tmp_path):
-    """And a convolutional tower that tells where things are."""
+    """And a convolutional tower that tells where things are, with its export."""
     recipe = picture_recipe(pictures)
     loss = Contrastive("candidates")
-    model = recipe.model.clone(query=ResNet((1,), 8, False, "medium", "flat"))
+    model = recipe.model.clone(query=ResNet((1,), 8, False, "medium", "flat", True))
     recipe = dataclasses.replace(recipe, loss=loss, model=model, epochs=20)
     run = without_figures(recipe, tmp_path / "run")
     assert run.results["recall@1/test"].value > 0.6
     assert run.resolved["candidates"] == 15
+    test = load_tests(run.path)["test"]
+    dual_encoder.export(run, "query", tmp_path / "tower")
+    exported = jax.export.deserialize(bytearray((tmp_path / "tower").read_bytes()))
+    wanted = encode_test(run.model, run.params, run.path, test)[0]
+    np.testing.assert_allclose(exported.call(test.queries), wanted, atol=1e-5)
     assert all(is_equal for *_, is_equal in reproduce(run.path))
 
 
