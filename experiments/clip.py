@@ -118,5 +118,6 @@ def report(run: Run) -> None:
 
 
 if __name__ == "__main__":
-    smoke = {"epochs": 1, "width": 32, "layers": 1, "dim": 16, "filters": 4, "batch_size": 2048}
+    smoke = {"epochs": 1, "size": 8, "width": 32, "layers": 1, "dim": 16, "filters": 4}
+    smoke |= {"batch_size": 2048}
     sys.exit(run_experiment(make_recipe, Config, smoke=smoke, report=report, description=__doc__))
