@@ -1,6 +1,7 @@
 """Images and sentences in one space, as of Radford et al. 2021 (https://arxiv.org/abs/2103.00020).
 
 python -m experiments.clip --data glyphs --workdir runs/clip
+python -m experiments.clip --data PATH/images/emoji --channels 3 --epochs 60 --workdir runs/emoji
 
 The default set is drawn characters with their Unicode names: trained on most fonts, tested on fonts
 it has never seen and on characters whose names are new combinations of known words. What it has to
