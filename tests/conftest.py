@@ -1,5 +1,6 @@
 """Settings that hold for every test: eight CPU devices and strict ranks."""
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -27,6 +28,7 @@ COMPILED_QUICKLY = {
 }
 # XLA's older code for fusions on CPUs compiles in two thirds of the time; newer XLA has no other.
 OLDER_FUSIONS = "--xla_cpu_use_fusion_emitters=false"
+MOST_MAPS = 30_000
 
 
 def pytest_configure(config):
@@ -41,6 +43,16 @@ def pytest_runtest_setup(item):
     folder = item.path.relative_to(Path(__file__).parent).parts[0]
     is_quick = folder in COMPILED_QUICKLY and "optimized" not in item.keywords
     jax.config.update("jax_disable_most_optimizations", is_quick)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_compiled():
+    """Compiled programs would use up the memory maps of a process, 65,530 on Linux."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

@@ -122,8 +122,11 @@ def test_chunks_micro_batches_and_ring_change_nothing(made, key):
 
 
 @pytest.mark.optimized
-def test_memory_of_towers_in_micro_batches_is_flat(key):
-    """From 256 to 8,192 pairs the step needs no more than the pairs' vectors take."""
+def test_memory_of_towers_in_micro_batches_is_that_of_a_part(key):
+    """8,192 pairs need what their vectors take and what 32 pairs need in the towers.
+
+    A hidden layer of the image tower alone would take 8,192 x 17 x 256 numbers, 143 MB.
+    """
     vision = VisionTransformer((16, 16, 3), 4, 64, 1, 256, 2, pool="mean")
     model = DualEncoder(vision, TextTransformer(50, 64, 1, 256, 2, max_length=16), projection=32)
 
@@ -137,13 +140,9 @@ def test_memory_of_towers_in_micro_batches_is_flat(key):
     params = jax.eval_shape(model.init, key, *sides(shapes(1)))
     loss_fn = make_contrastive_loss(model, Contrastive(chunk_size=128, micro_batch=32))
     step = jax.jit(jax.grad(loss_fn, has_aux=True))
-    small, large = (
-        step.lower(params["params"], shapes(batch), key).compile().memory_analysis()
-        for batch in (256, 8192)
-    )
-    grown = large.temp_size_in_bytes - small.temp_size_in_bytes
-    assert grown < (8192 - 256) * 32 * 4 * 16  # 16 vectors of 32 numbers a pair
-    assert large.temp_size_in_bytes < 2 * small.temp_size_in_bytes
+    needed = step.lower(params["params"], shapes(8192), key).compile().memory_analysis()
+    vectors = 8192 * 32 * 4 * 16  # 16 vectors of 32 numbers a pair
+    assert needed.temp_size_in_bytes < vectors + 16e6
 
 
 def test_candidates_and_hard_negatives_enter_the_loss(made, key):
