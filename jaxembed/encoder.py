@@ -28,7 +28,7 @@ from jaxembed.convert.sentence_transformers import (
 from jaxembed.data.packing import PackedRows, pack_rows, plan_rows
 from jaxembed.data.tokenizer import Encoded, TextTokenizer, load_tokenizer
 from jaxembed.environment import keep_compiled
-from jaxembed.models.bert import Bert
+from jaxembed.models.bert import Bert, without_heads
 from jaxembed.models.gpt import Gpt
 from jaxembed.models.packed import all_states, most_in_a_row, sentence_vectors, word_vectors
 from jaxembed.nn.pooling import POOLINGS, PiecePooling, pool_layers
@@ -55,8 +55,6 @@ class Encoder:
         normalize: Whether vectors are brought to unit length, unless a call says otherwise.
         max_length: Longest text in tokens, specials counted; what is longer is cut, with a
             warning that counts.
-        lowercase: Whether texts are lower-cased first.
-        prompt: What is put before every text.
     """
 
     def __init__(
@@ -106,10 +104,9 @@ class Encoder:
         self.pooling = _as_tuple(pooling)
         self.normalize = normalize
         self.max_length = min(max_length or model.max_length, model.max_length)
-        self.lowercase, self.prompt, self._mesh = lowercase, prompt, mesh
-        kept = ("words", "positions", "segment_kinds", "embedding_norm", "final_norm")
-        params = {k: v for k, v in params.items() if k in kept or k.startswith("stack_")}
-        self._params = self._put(jax.tree.map(lambda leaf: np.asarray(leaf, dtype), params), ())
+        self._lowercase, self._prompt, self._mesh = lowercase, prompt, mesh
+        params = jax.tree.map(lambda leaf: np.asarray(leaf, dtype), without_heads(params))
+        self._params = self._put(params, ())
 
     @property
     def params(self) -> PyTree:
@@ -252,9 +249,9 @@ class Encoder:
                 yield texts, self._compute(texts, program, batch_size, bar)
 
     def _tokenize(self, strings: list[str]) -> list["_Text"]:
-        if self.prompt or self.lowercase:
-            strings = [self.prompt + string for string in strings]
-        if self.lowercase:
+        if self._prompt or self._lowercase:
+            strings = [self._prompt + string for string in strings]
+        if self._lowercase:
             strings = [string.lower() for string in strings]
         encoded = self.tokenizer.encode(strings, max_length=self.max_length)
         cuts = [one.cut for one in encoded if one.cut]

@@ -1,6 +1,7 @@
 """BERT and its relatives: a Transformer encoder of text with all its hidden states and heads."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -203,6 +204,14 @@ class Bert(nn.Module):
     def predict_next(self, pooled: Float[Array, "batch width"]) -> Float[Array, "batch 2"]:
         """Logits for "the second sentence follows the first" (0) and "it does not" (1)."""
         return self.next_sentence(pooled)
+
+
+def without_heads(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of embeddings and layers, of a `Bert` or a `Gpt`: not of heads and pooler."""
+    kept = ("words", "positions", "segment_kinds", "embedding_norm", "final_norm")
+    return {
+        name: part for name, part in params.items() if name in kept or name.startswith("stack_")
+    }
 
 
 class SentenceBert(nn.Module):

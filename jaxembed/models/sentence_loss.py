@@ -7,8 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from jaxembed.losses import info_nce
-from jaxembed.models.bert import Bert
-from jaxembed.nn.pooling import pool_tokens
+from jaxembed.models.bert import Bert, SentenceBert
 
 
 class SimilarityHead(nn.Module):
@@ -40,10 +39,9 @@ def sentence_vectors(
     key: Key[Array, ""] | None = None,
 ) -> Float[Array, "batch width"]:
     """Mean over the tokens of the last layer, of unit length; with a key, parts are dropped."""
-    mask = jnp.arange(ids.shape[1])[None] < lengths[:, None]
     options = {} if key is None else {"deterministic": False, "rngs": {"dropout": key}}
-    states = model.apply({"params": params}, ids, mask, method="hidden_states", **options)
-    pooled = pool_tokens(states[-1], mask).astype(jnp.float32)
+    pooled = SentenceBert(model).apply({"params": {"bert": params}}, ids, lengths, **options)
+    pooled = pooled.astype(jnp.float32)
     # The square root of 0 has no gradient: rows that fill up a batch are of zeros.
     return pooled / jnp.sqrt(jnp.maximum(jnp.sum(pooled**2, axis=1, keepdims=True), 1e-12))
 

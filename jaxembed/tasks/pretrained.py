@@ -13,6 +13,7 @@ from jaxembed.convert.huggingface import load_bert
 from jaxembed.convert.sentence_transformers import MODULES, read_modules
 from jaxembed.data import TextTokenizer, load_tokenizer
 from jaxembed.models import SentenceBert
+from jaxembed.models.bert import without_heads
 from jaxembed.train import TrainState
 
 # What a tower may have otherwise than the folder; and what linen writes into every module, and the
@@ -74,9 +75,8 @@ def load_pretrained(path: str, *, max_length: int | None = None) -> Pretrained:
         raise ValueError(f"max_length is {length}: {path} reads 1 to {longest} tokens.")
     # No tower has a use for heads and pooler.
     bare = model.clone(pooler=False, word_head=False, next_head=False, dtype=None)
-    kept = ("words", "positions", "segment_kinds", "embedding_norm")
-    params = {k: v for k, v in params.items() if k in kept or k.startswith("stack_")}
-    return Pretrained(SentenceBert(bare, pool, length), params, load_tokenizer(folder))
+    tower = SentenceBert(bare, pool, length)
+    return Pretrained(tower, without_heads(params), load_tokenizer(folder))
 
 
 def load_start(recipe: Any) -> Pretrained:
