@@ -1,6 +1,6 @@
 """Metrics: what embeddings are judged by."""
 
-from jaxembed.metrics.bm25 import BM25, rank, split_words
+from jaxembed.metrics.bm25 import BM25, best_rank, rank, split_words
 from jaxembed.metrics.codes import (
     anomaly_auroc,
     knn_accuracy,
@@ -39,6 +39,7 @@ __all__ = [
     "active_units",
     "anomaly_auroc",
     "average_precision_at_k",
+    "best_rank",
     "bits_per_dimension",
     "class_vectors",
     "classify",

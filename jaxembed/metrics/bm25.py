@@ -122,12 +122,46 @@ def rank(scores: np.ndarray, k: int, *, pools: np.ndarray | None = None) -> np.n
     """
     if k < 1:
         raise ValueError(f"k is {k}: it must be at least 1.")
-    if pools is not None:
-        is_allowed = np.zeros(scores.shape, bool)
-        rows, places = np.nonzero(pools >= 0)
-        is_allowed[rows, pools[rows, places]] = True
-        scores = np.where(is_allowed, scores, -np.inf)
+    scores = _keep_pools(scores, pools)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     found = np.where(np.take_along_axis(scores, order, axis=1) == -np.inf, -1, order)
     missing = max(0, k - scores.shape[1])
     return np.pad(found, ((0, 0), (0, missing)), constant_values=-1).astype(np.int32)
+
+
+def best_rank(
+    scores: np.ndarray, relevant: np.ndarray, *, pools: np.ndarray | None = None
+) -> np.ndarray:
+    """Finds the rank of the first relevant candidate, without ordering the others.
+
+    Args:
+        scores: As of `rank`.
+        relevant: Numbers of the relevant candidates, [queries, most], filled up with -1.
+        pools: As of `rank`.
+
+    Returns:
+        int32 [queries], from 1, as `rank` would order them; 0 where no relevant one is to be had.
+
+    Raises:
+        ValueError: If a score is no number.
+    """
+    if np.isnan(scores).any():
+        raise ValueError("a score is NaN, which has no place in an order.")
+    scores = _keep_pools(scores, pools)
+    relevant = np.sort(relevant, axis=1)  # of equal scores the lowest number comes first
+    own = np.where(relevant >= 0, np.take_along_axis(scores, relevant, axis=1), -np.inf)
+    place = np.argmax(own, axis=1)[:, None]
+    own, number = (np.take_along_axis(values, place, axis=1) for values in (own, relevant))
+    is_tied_before = (scores == own) & (np.arange(scores.shape[1])[None] < number)
+    ranks = 1 + np.sum((scores > own) | is_tied_before, axis=1)
+    return np.where(own[:, 0] > -np.inf, ranks, 0).astype(np.int32)
+
+
+def _keep_pools(scores: np.ndarray, pools: np.ndarray | None) -> np.ndarray:
+    """The scores, those of candidates that a query may not have as minus infinity."""
+    if pools is None:
+        return scores
+    is_allowed = np.zeros(scores.shape, bool)
+    rows, places = np.nonzero(pools >= 0)
+    is_allowed[rows, pools[rows, places]] = True
+    return np.where(is_allowed, scores, -np.inf)

@@ -28,7 +28,7 @@ from jaxembed.data import (
 )
 from jaxembed.data import captions as caption_data
 from jaxembed.data import text_pairs as pair_data
-from jaxembed.metrics import BM25, mrr, rank, recall_at_k
+from jaxembed.metrics import BM25, best_rank
 from jaxembed.models import SentenceBert, make_contrastive_loss
 from jaxembed.models.dual_encoder import LARGEST_SCALE, side_inputs
 from jaxembed.nn import BagOfWords, TextTransformer, VisionTransformer
@@ -195,27 +195,25 @@ def evaluate(recipe: Any, params: PyTree, folder: Path) -> dict[str, Metric]:
     for name, test in load_tests(folder).items():
         queries, docs = encode_test(recipe.model, params, folder, test)
         scores = queries @ docs.T
-        results |= _judge(name, rank(scores, len(test.candidates), pools=test.pools), test, k)
+        results |= _judge(name, best_rank(scores, test.relevant, pools=test.pools), k)
         if test.pools is None:
-            back = test.reversed()
             asked = np.unique(test.relevant[test.relevant >= 0])
-            found = rank(scores.T[asked], len(test.queries))
-            results |= _judge(f"{name}/back", found, back, k)
+            ranks = best_rank(scores.T[asked], test.reversed().relevant)
+            results |= _judge(f"{name}/back", ranks, k)
         if isinstance(test.queries, tuple):
             words = BM25.build(test.candidates).scores(test.queries)
-            found = rank(words, len(test.candidates), pools=test.pools)
-            results |= _judge(f"{name}/bm25", found, test, k)
+            ranks = best_rank(words, test.relevant, pools=test.pools)
+            results |= _judge(f"{name}/bm25", ranks, k)
     return results
 
 
-def _judge(name: str, found: np.ndarray, test: RetrievalSet, k: int) -> dict[str, Metric]:
+def _judge(name: str, ranks: np.ndarray, k: int) -> dict[str, Metric]:
     """Recall at 1 and k, of queries with any right candidate among them, and MRR."""
-    count = len(test.relevant)
-    first, among, reciprocal = map(np.asarray, _measure(found, test.relevant, k))
+    count, is_found = len(ranks), ranks > 0
     values = {
-        "recall@1": np.mean(first > 0),
-        f"recall@{k}": np.mean(among > 0),
-        "mrr": np.mean(reciprocal),
+        "recall@1": np.mean(ranks == 1),
+        f"recall@{k}": np.mean(is_found & (ranks <= k)),
+        "mrr": np.mean(is_found / np.maximum(ranks, 1)),
     }
     # Candidates of the same words are apart by rounding alone, which other compilers do otherwise.
     tolerance = max(3.0, 0.002 * count) / count
@@ -223,12 +221,6 @@ def _judge(name: str, found: np.ndarray, test: RetrievalSet, k: int) -> dict[str
         f"{metric}/{name}": Metric(float(value), count, tolerance)
         for metric, value in values.items()
     }
-
-
-@functools.partial(jax.jit, static_argnums=2)
-def _measure(found: Array, relevant: Array, k: int) -> tuple[Array, Array, Array]:
-    """In one program for each shape: alone, every operation would be compiled."""
-    return recall_at_k(found, relevant, 1), recall_at_k(found, relevant, k), mrr(found, relevant)
 
 
 def vectors(recipe: Any, params: PyTree, folder: Path) -> KeyedVectors:

@@ -4,7 +4,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from jaxembed.metrics import BM25, rank, split_words
+from jaxembed.metrics import BM25, best_rank, rank, split_words
 
 DOCUMENTS = [
     "the cat sat on the mat",
@@ -52,6 +52,27 @@ def test_rank_keeps_to_pools_and_order():
     pools = np.array([[0, 2, -1], [1, -1, -1]])
     np.testing.assert_array_equal(rank(scores, 2, pools=pools), [[0, 2], [1, -1]])
     np.testing.assert_array_equal(rank(scores[:, :1], 2), [[0, -1], [0, -1]])
+
+
+def test_best_rank_is_the_place_of_the_first_relevant_candidate():
+    random = np.random.default_rng(0)
+    scores = random.integers(0, 4, (40, 9)).astype(np.float32)  # many are equal
+    relevant = np.array([random.permutation(9)[:3] for _ in range(40)])
+    relevant[random.random(relevant.shape) < 0.3] = -1
+    relevant[0] = -1
+    pools = np.array([random.permutation(9)[:5] for _ in range(40)])
+    pools[:, 4] = -1
+    for within in (None, pools):
+        found = rank(scores, 9, pools=within)
+        wanted = []
+        for row, right in zip(found, relevant, strict=True):
+            places = [p for p, one in enumerate(row, 1) if one >= 0 and one in right[right >= 0]]
+            wanted.append(min(places, default=0))
+        assert 0 in wanted and max(wanted) > 3
+        np.testing.assert_array_equal(best_rank(scores, relevant, pools=within), wanted)
+    scores[3, 3] = np.nan
+    with pytest.raises(ValueError, match="a score is NaN"):
+        best_rank(scores, relevant)
 
 
 def test_wrong_arguments_are_explained():
