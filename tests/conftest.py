@@ -18,6 +18,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 COMPILED_QUICKLY = {
     "decoding",
     "test_encoder.py",
+    "test_readme.py",
     "losses",
     "metrics",
     "models",

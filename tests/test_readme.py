@@ -33,6 +33,7 @@ def test_paths_named_in_the_layout_exist():
         assert (ROOT / path).exists(), path
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_shipped_run_reproduces_its_metrics(path):
     rows = reproduce(path)
@@ -50,6 +51,7 @@ def test_shipped_run_is_small_and_holds_no_local_paths(path):
             assert not re.search(r"/(home|root|tmp|Users)/", file.read_text()), file
 
 
+@pytest.mark.optimized
 def test_reproduce_command_accepts_the_shipped_run(capsys):
     assert main(["reproduce", str(SHIPPED[0])]) == 0
     assert "equal" in capsys.readouterr().out
