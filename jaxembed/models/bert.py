@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxembed.nn.activations import ACTIVATIONS
+from jaxembed.nn.dense import Dense
 from jaxembed.nn.pooling import Pooling, pool_tokens
 from jaxembed.nn.transformer import TransformerLayer
 
@@ -101,13 +102,13 @@ class Bert(nn.Module):
             for _ in range(self.layers)
         ]
         if self.pooler:
-            self.pooling = nn.Dense(self.width, dtype=self.dtype)
+            self.pooling = Dense(self.width, dtype=self.dtype)
         if self.word_head:
-            self.word_transform = nn.Dense(self.width, dtype=self.dtype)
+            self.word_transform = Dense(self.width, dtype=self.dtype)
             self.word_norm = nn.LayerNorm(**make_norm)
             self.word_bias = self.param("word_bias", nn.initializers.zeros, (self.vocab_size,))
         if self.next_head:
-            self.next_sentence = nn.Dense(2, dtype=self.dtype)
+            self.next_sentence = Dense(2, dtype=self.dtype)
         self.drop = nn.Dropout(self.dropout)
 
     def __call__(

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from jaxembed.models.bert import SentenceBert
 from jaxembed.nn import (
     BagOfWords,
+    Dense,
     ResNet,
     TextTransformer,
     VisionTransformer,
@@ -54,9 +55,9 @@ class DualEncoder(nn.Module):
         if self.start_bias is not None:
             self.bias = self.param("bias", nn.initializers.constant(self.start_bias), ())
         if self.projection:
-            self.query_projection = nn.Dense(self.projection, use_bias=False)
+            self.query_projection = Dense(self.projection, use_bias=False)
             if self.doc is not None:
-                self.doc_projection = nn.Dense(self.projection, use_bias=False)
+                self.doc_projection = Dense(self.projection, use_bias=False)
 
     def encode_query(self, *inputs: Array, deterministic: bool = True) -> Float[Array, "batch dim"]:
         """Vectors of queries.

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from jaxembed.losses import info_nce
 from jaxembed.models.bert import Bert, SentenceBert
+from jaxembed.nn.dense import Dense
 
 
 class SimilarityHead(nn.Module):
@@ -28,7 +29,7 @@ class SimilarityHead(nn.Module):
     ) -> Float[Array, "batch"]:
         """Scores of pairs."""
         both = jnp.concatenate([jnp.abs(first - second), first * second], axis=1)
-        return nn.sigmoid(nn.Dense(1)(nn.tanh(nn.Dense(self.hidden)(both))))[:, 0]
+        return nn.sigmoid(Dense(1)(nn.tanh(Dense(self.hidden)(both))))[:, 0]
 
 
 def sentence_vectors(

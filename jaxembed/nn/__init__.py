@@ -17,7 +17,7 @@ from jaxembed.nn.augmentation import (
     scale_to_ink,
 )
 from jaxembed.nn.convolutional import ConvolutionalDecoder, ConvolutionalEncoder
-from jaxembed.nn.dense import DenseStack
+from jaxembed.nn.dense import Dense, DenseStack
 from jaxembed.nn.pooling import (
     AttentionPooling,
     pool_layers,
@@ -43,6 +43,7 @@ __all__ = [
     "BagOfWords",
     "ConvolutionalDecoder",
     "ConvolutionalEncoder",
+    "Dense",
     "DenseStack",
     "DotAttention",
     "GeneralAttention",

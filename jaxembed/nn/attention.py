@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
+from jaxembed.nn.dense import Dense
+
 
 def attention_weights(
     scores: Float[Array, "*axes queries length"],
@@ -44,9 +46,9 @@ class AdditiveAttention(nn.Module):
 
     def setup(self):
         """The three maps."""
-        self.query = nn.Dense(self.width, use_bias=False)
-        self.key = nn.Dense(self.width)
-        self.score = nn.Dense(1, use_bias=False)
+        self.query = Dense(self.width, use_bias=False)
+        self.key = Dense(self.width)
+        self.score = Dense(1, use_bias=False)
 
     def keys(self, memory: Float[Array, "batch length dim"]) -> Float[Array, "batch length width"]:
         """What of the memory no query changes."""
@@ -92,7 +94,7 @@ class GeneralAttention(nn.Module):
 
     def setup(self):
         """The map."""
-        self.key = nn.Dense(self.width, use_bias=False)
+        self.key = Dense(self.width, use_bias=False)
 
     def keys(self, memory: Float[Array, "batch length dim"]) -> Float[Array, "batch length width"]:
         """What of the memory no query changes."""
@@ -137,10 +139,10 @@ class MultiHeadAttention(nn.Module):
         """Four projections with biases."""
         if self.width % self.heads:
             raise ValueError(f"{self.heads} heads do not divide a width of {self.width}.")
-        self.query = nn.Dense(self.width, dtype=self.dtype)
-        self.key = nn.Dense(self.width, dtype=self.dtype)
-        self.value = nn.Dense(self.width, dtype=self.dtype)
-        self.out = nn.Dense(self.width, dtype=self.dtype)
+        self.query = Dense(self.width, dtype=self.dtype)
+        self.key = Dense(self.width, dtype=self.dtype)
+        self.value = Dense(self.width, dtype=self.dtype)
+        self.out = Dense(self.width, dtype=self.dtype)
         self.drop = nn.Dropout(self.dropout)
 
     def project(self, memory: Float[Array, "batch length width"]) -> KeysValues:

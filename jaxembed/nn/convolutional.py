@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxembed.nn.dense import ACTIVATIONS, Activation
+from jaxembed.nn.activations import ACTIVATIONS, Activation
+from jaxembed.nn.dense import Dense
 
 
 class ConvolutionalEncoder(nn.Module):
@@ -35,7 +36,7 @@ class ConvolutionalEncoder(nn.Module):
             hidden = nn.Conv(channels, (3, 3), strides=2, dtype=self.dtype)(hidden)
             hidden = ACTIVATIONS[self.activation](_normalize(hidden, self.dtype))
         flat = hidden.reshape(hidden.shape[0], -1)
-        return nn.Dense(self.outputs, dtype=self.dtype)(flat).astype(jnp.float32)
+        return Dense(self.outputs, dtype=self.dtype)(flat).astype(jnp.float32)
 
 
 class ConvolutionalDecoder(nn.Module):
@@ -70,7 +71,7 @@ class ConvolutionalDecoder(nn.Module):
             sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
         activate = ACTIVATIONS[self.activation]
         inner = (*sizes[-1], self.channels[-1])
-        hidden = activate(nn.Dense(math.prod(inner), dtype=self.dtype)(codes))
+        hidden = activate(Dense(math.prod(inner), dtype=self.dtype)(codes))
         hidden = hidden.reshape(-1, *inner)
         outer_channels = (self.outputs, *self.channels[:-1])
         for index in reversed(range(len(self.channels))):

@@ -1,12 +1,43 @@
-"""Stacks of dense layers."""
+"""Dense layers, and stacks of them."""
 
+import functools
 from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from jaxembed.nn.activations import ACTIVATIONS, Activation
+
+
+def dot_rows(
+    inputs: Float[Array, "*axes inputs"],
+    kernel: Float[Array, "inputs outputs"],
+    dimension_numbers: tuple = (),
+    precision: lax.PrecisionLike = None,
+) -> Float[Array, "*axes outputs"]:
+    """The product of a dense layer, with all axes but the last made one.
+
+    The gradient of the kernel is then a product of two matrices as they lie. With more axes XLA
+    transposes what comes back from the layers behind, and on CPUs sums it up anew for each such
+    copy: a step of CLIP took half as long again.
+
+    Args:
+        inputs: Vectors.
+        kernel: A column an output.
+        dimension_numbers: What linen says of the axes, which is what stands here.
+        precision: As of `lax.dot_general`.
+
+    Returns:
+        One vector for each of `inputs`.
+    """
+    del dimension_numbers
+    outputs = lax.dot(inputs.reshape(-1, inputs.shape[-1]), kernel, precision=precision)
+    return outputs.reshape(*inputs.shape[:-1], -1)
+
+
+Dense = functools.partial(nn.Dense, dot_general=dot_rows)
 
 
 class DenseStack(nn.Module):
@@ -30,5 +61,5 @@ class DenseStack(nn.Module):
         activate = ACTIVATIONS[self.activation]
         hidden = inputs
         for width in self.hidden:
-            hidden = activate(nn.Dense(width, dtype=self.dtype)(hidden))
-        return nn.Dense(self.outputs, dtype=self.dtype)(hidden).astype(jnp.float32)
+            hidden = activate(Dense(width, dtype=self.dtype)(hidden))
+        return Dense(self.outputs, dtype=self.dtype)(hidden).astype(jnp.float32)

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 
 from jaxembed.nn.activations import ACTIVATIONS
 from jaxembed.nn.attention import MultiHeadAttention
+from jaxembed.nn.dense import Dense
 
 Pooling = Literal["class", "mean", "sum", "max", "last", "weighted-mean", "mean-sqrt"]
 LayerPooling = Literal["mean", "sum", "concatenate"]
@@ -219,8 +220,8 @@ class AttentionPooling(nn.Module):
         )
         self.attention = MultiHeadAttention(self.width, self.heads)
         self.norm = nn.LayerNorm(epsilon=self.epsilon, use_fast_variance=False)
-        self.widen = nn.Dense(self.hidden)
-        self.narrow = nn.Dense(self.width)
+        self.widen = Dense(self.hidden)
+        self.narrow = Dense(self.width)
 
     def __call__(
         self,

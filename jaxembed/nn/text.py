@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxembed.nn.dense import Dense
 from jaxembed.nn.pooling import AttentionPooling, pool_tokens
 from jaxembed.nn.transformer import TransformerLayer, causal_mask
 
@@ -75,7 +76,7 @@ class TextTransformer(nn.Module):
                 self.width, self.heads, self.hidden, self.activation, self.epsilon
             )
         if self.outputs:
-            self.output = nn.Dense(self.outputs)
+            self.output = Dense(self.outputs)
         self.drop = nn.Dropout(self.dropout)
 
     def __call__(

@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from jaxembed.nn.activations import ACTIVATIONS
 from jaxembed.nn.attention import KeysValues, MultiHeadAttention, write_step
+from jaxembed.nn.dense import Dense
 
 
 def sinusoidal_positions(length: int, width: int) -> Float32[np.ndarray, "length width"]:
@@ -82,8 +83,8 @@ class TransformerLayer(nn.Module):
         if self.crosses:
             self.cross = MultiHeadAttention(*attention)
             self.cross_norm = nn.LayerNorm(**norm)
-        self.widen = nn.Dense(self.hidden, dtype=self.dtype)
-        self.narrow = nn.Dense(self.width, dtype=self.dtype)
+        self.widen = Dense(self.hidden, dtype=self.dtype)
+        self.narrow = Dense(self.width, dtype=self.dtype)
         self.feed_norm = nn.LayerNorm(**norm)
         self.drop = nn.Dropout(self.dropout)
         self.drop_hidden = nn.Dropout(self.hidden_dropout)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 from jaxembed.nn.augmentation import scale_to_ink
+from jaxembed.nn.dense import Dense
 from jaxembed.nn.pooling import AttentionPooling
 from jaxembed.nn.transformer import TransformerLayer
 
@@ -90,7 +91,7 @@ class VisionTransformer(nn.Module):
             choices = ", ".join(get_args(VisionPooling))
             raise ValueError(f"pool is {self.pool!r}: choose one of {choices}.")
         spread = nn.initializers.normal(0.02)
-        self.embedding = nn.Dense(self.width, use_bias=self.patch_bias)
+        self.embedding = Dense(self.width, use_bias=self.patch_bias)
         places = (self.image[0] // self.patch) * (self.image[1] // self.patch)
         if self.pool == "class":
             self.class_token = self.param("class_token", spread, (self.width,))

@@ -13,6 +13,7 @@ from jaxembed.nn.attention import (
     GeneralAttention,
     attention_weights,
 )
+from jaxembed.nn.dense import Dense
 from jaxembed.nn.recurrent import RecurrentStack
 
 Context = Literal["last", "mean", "additive", "dot", "general"]
@@ -74,18 +75,18 @@ class Seq2Seq(nn.Module):
         self.decoder = RecurrentStack(*stack, dropout=self.dropout)
         if self.bidirectional:
             parts = self.layers * (2 if self.cell == "lstm" else 1)
-            self.bridges = [nn.Dense(self.width) for _ in range(parts)]
+            self.bridges = [Dense(self.width) for _ in range(parts)]
         if self.context == "additive":
             self.attention = AdditiveAttention(self.width)
         elif self.context == "dot":
             self.attention = DotAttention()
         elif self.context == "general":
             self.attention = GeneralAttention(self.width)
-        self.readout = nn.Dense(self.embed_dim)
+        self.readout = Dense(self.embed_dim)
         if self.tied:
             self.output_bias = self.param("output_bias", nn.initializers.zeros, self.target_vocab)
         else:
-            self.output = nn.Dense(self.target_vocab)
+            self.output = Dense(self.target_vocab)
         self.drop = nn.Dropout(self.dropout)
 
     def encode(

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from jaxembed.decoding import Shared
 from jaxembed.models.seq2seq.mask import real_tokens
 from jaxembed.nn.attention import KeysValues
+from jaxembed.nn.dense import Dense
 from jaxembed.nn.transformer import TransformerLayer, causal_mask, sinusoidal_positions
 
 
@@ -102,7 +103,7 @@ class TransformerSeq2Seq(nn.Module):
         if self.tied:
             self.output_bias = self.param("output_bias", zeros, (self.target_vocab,))
         else:
-            self.output = nn.Dense(self.target_vocab)
+            self.output = Dense(self.target_vocab)
         self.drop = nn.Dropout(self.dropout)
 
     def encode(
