@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxembed.nn.activations import ACTIVATIONS
 from jaxembed.nn.dense import Dense
+from jaxembed.nn.normalization import LayerNorm
 from jaxembed.nn.pooling import Pooling, pool_tokens
 from jaxembed.nn.transformer import TransformerLayer
 
@@ -80,13 +81,12 @@ class Bert(nn.Module):
         if self.next_head and not self.pooler:
             raise ValueError("next_head reads the pooler: set pooler=True.")
         spread = {"embedding_init": nn.initializers.normal(0.02), "dtype": self.dtype}
-        make_norm = {"epsilon": self.epsilon, "use_fast_variance": False, "dtype": self.dtype}
         self.words = nn.Embed(self.vocab_size, self.width, **spread)
         rows = self.position_start + self.max_length
         self.positions = nn.Embed(rows, self.width, **spread)
         if self.segments:
             self.segment_kinds = nn.Embed(self.segments, self.width, **spread)
-        self.embedding_norm = nn.LayerNorm(**make_norm)
+        self.embedding_norm = LayerNorm(self.epsilon, self.dtype)
         self.stack = [
             TransformerLayer(
                 width=self.width,
@@ -105,7 +105,7 @@ class Bert(nn.Module):
             self.pooling = Dense(self.width, dtype=self.dtype)
         if self.word_head:
             self.word_transform = Dense(self.width, dtype=self.dtype)
-            self.word_norm = nn.LayerNorm(**make_norm)
+            self.word_norm = LayerNorm(self.epsilon, self.dtype)
             self.word_bias = self.param("word_bias", nn.initializers.zeros, (self.vocab_size,))
         if self.next_head:
             self.next_sentence = Dense(2, dtype=self.dtype)

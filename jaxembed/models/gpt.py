@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from jaxembed.nn.normalization import LayerNorm
 from jaxembed.nn.transformer import TransformerLayer, causal_mask
 
 
@@ -61,9 +62,7 @@ class Gpt(nn.Module):
             )
             for _ in range(self.layers)
         ]
-        self.final_norm = nn.LayerNorm(
-            epsilon=self.epsilon, use_fast_variance=False, dtype=self.dtype
-        )
+        self.final_norm = LayerNorm(self.epsilon, self.dtype)
         self.drop = nn.Dropout(self.dropout)
 
     def __call__(

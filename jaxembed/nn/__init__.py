@@ -18,6 +18,7 @@ from jaxembed.nn.augmentation import (
 )
 from jaxembed.nn.convolutional import ConvolutionalDecoder, ConvolutionalEncoder
 from jaxembed.nn.dense import Dense, DenseStack
+from jaxembed.nn.normalization import LayerNorm
 from jaxembed.nn.pooling import (
     AttentionPooling,
     pool_layers,
@@ -47,6 +48,7 @@ __all__ = [
     "DenseStack",
     "DotAttention",
     "GeneralAttention",
+    "LayerNorm",
     "MultiHeadAttention",
     "Recurrent",
     "RecurrentStack",

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 from jaxembed.nn.activations import ACTIVATIONS
 from jaxembed.nn.attention import MultiHeadAttention
 from jaxembed.nn.dense import Dense
+from jaxembed.nn.normalization import LayerNorm
 
 Pooling = Literal["class", "mean", "sum", "max", "last", "weighted-mean", "mean-sqrt"]
 LayerPooling = Literal["mean", "sum", "concatenate"]
@@ -219,7 +220,7 @@ class AttentionPooling(nn.Module):
             "query", nn.initializers.normal(self.width**-0.5), (1, 1, self.width)
         )
         self.attention = MultiHeadAttention(self.width, self.heads)
-        self.norm = nn.LayerNorm(epsilon=self.epsilon, use_fast_variance=False)
+        self.norm = LayerNorm(self.epsilon)
         self.widen = Dense(self.hidden)
         self.narrow = Dense(self.width)
 

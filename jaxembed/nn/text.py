@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxembed.nn.dense import Dense
+from jaxembed.nn.normalization import LayerNorm
 from jaxembed.nn.pooling import AttentionPooling, pool_tokens
 from jaxembed.nn.transformer import TransformerLayer, causal_mask
 
@@ -70,7 +71,7 @@ class TextTransformer(nn.Module):
             )
             for _ in range(self.layers)
         ]
-        self.norm = nn.LayerNorm(epsilon=self.epsilon, use_fast_variance=False)
+        self.norm = LayerNorm(self.epsilon)
         if self.pool == "attention":
             self.head = AttentionPooling(
                 self.width, self.heads, self.hidden, self.activation, self.epsilon

@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int32
 from jaxembed.nn.activations import ACTIVATIONS
 from jaxembed.nn.attention import KeysValues, MultiHeadAttention, write_step
 from jaxembed.nn.dense import Dense
+from jaxembed.nn.normalization import LayerNorm
 
 
 def sinusoidal_positions(length: int, width: int) -> Float32[np.ndarray, "length width"]:
@@ -77,15 +78,14 @@ class TransformerLayer(nn.Module):
         if self.norm not in ("pre", "post"):
             raise ValueError(f"norm is {self.norm!r}: choose pre or post.")
         attention = (self.width, self.heads, self.attention_dropout, self.dtype)
-        norm = {"epsilon": self.epsilon, "use_fast_variance": False, "dtype": self.dtype}
         self.attention = MultiHeadAttention(*attention)
-        self.attention_norm = nn.LayerNorm(**norm)
+        self.attention_norm = LayerNorm(self.epsilon, self.dtype)
         if self.crosses:
             self.cross = MultiHeadAttention(*attention)
-            self.cross_norm = nn.LayerNorm(**norm)
+            self.cross_norm = LayerNorm(self.epsilon, self.dtype)
         self.widen = Dense(self.hidden, dtype=self.dtype)
         self.narrow = Dense(self.width, dtype=self.dtype)
-        self.feed_norm = nn.LayerNorm(**norm)
+        self.feed_norm = LayerNorm(self.epsilon, self.dtype)
         self.drop = nn.Dropout(self.dropout)
         self.drop_hidden = nn.Dropout(self.hidden_dropout)
 

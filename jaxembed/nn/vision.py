@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, UInt8
 
 from jaxembed.nn.augmentation import scale_to_ink
 from jaxembed.nn.dense import Dense
+from jaxembed.nn.normalization import LayerNorm
 from jaxembed.nn.pooling import AttentionPooling
 from jaxembed.nn.transformer import TransformerLayer
 
@@ -98,7 +99,7 @@ class VisionTransformer(nn.Module):
             places += 1
         self.positions = self.param("positions", spread, (places, self.width))
         if self.input_norm:
-            self.start_norm = nn.LayerNorm(epsilon=self.epsilon, use_fast_variance=False)
+            self.start_norm = LayerNorm(self.epsilon)
         self.blocks = [
             TransformerLayer(
                 width=self.width,
@@ -111,7 +112,7 @@ class VisionTransformer(nn.Module):
             )
             for _ in range(self.layers)
         ]
-        self.norm = nn.LayerNorm(epsilon=self.epsilon, use_fast_variance=False)
+        self.norm = LayerNorm(self.epsilon)
         if self.pool == "attention":
             self.head = AttentionPooling(
                 self.width, self.heads, self.hidden, self.activation, self.epsilon

@@ -9,6 +9,7 @@ from jaxembed.decoding import Shared
 from jaxembed.models.seq2seq.mask import real_tokens
 from jaxembed.nn.attention import KeysValues
 from jaxembed.nn.dense import Dense
+from jaxembed.nn.normalization import LayerNorm
 from jaxembed.nn.transformer import TransformerLayer, causal_mask, sinusoidal_positions
 
 
@@ -92,13 +93,12 @@ class TransformerSeq2Seq(nn.Module):
         }
         self.encoder = [TransformerLayer(**layer) for _ in range(self.encoder_layers)]
         self.decoder = [TransformerLayer(**layer, crosses=True) for _ in range(self.decoder_layers)]
-        make_norm = {"epsilon": self.epsilon, "use_fast_variance": False}
         if self.embedding_norm:
-            self.source_norm = nn.LayerNorm(**make_norm)
-            self.target_norm = nn.LayerNorm(**make_norm)
+            self.source_norm = LayerNorm(self.epsilon)
+            self.target_norm = LayerNorm(self.epsilon)
         if self.norm == "pre":
-            self.encoder_norm = nn.LayerNorm(**make_norm)
-            self.decoder_norm = nn.LayerNorm(**make_norm)
+            self.encoder_norm = LayerNorm(self.epsilon)
+            self.decoder_norm = LayerNorm(self.epsilon)
         zeros = nn.initializers.zeros
         if self.tied:
             self.output_bias = self.param("output_bias", zeros, (self.target_vocab,))
