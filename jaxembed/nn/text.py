@@ -52,6 +52,8 @@ class TextTransformer(nn.Module):
         """The parts by name."""
         if self.vocab < 1:
             raise ValueError(f"vocab is {self.vocab}: give the number of tokens.")
+        if self.layers < 1:
+            raise ValueError(f"layers is {self.layers}: give 1 or more, or take a BagOfWords.")
         if self.pool not in get_args(TextPooling):
             choices = ", ".join(get_args(TextPooling))
             raise ValueError(f"pool is {self.pool!r}: choose one of {choices}.")
@@ -113,14 +115,18 @@ class TextTransformer(nn.Module):
         )
         # What stands behind a token cannot reach it, so padding needs no mask of its own.
         mask = causal_mask(length) if self.causal else is_real[:, None]
-        for block in self.blocks:
+        *blocks, last = self.blocks
+        for block in blocks:
             x = block(x, mask, deterministic=deterministic)
-        if self.pool == "attention":
-            x = self.head(self.norm(x), is_real)
-        elif self.pool == "mean":
-            x = pool_tokens(self.norm(x), is_real, how="mean")
+        if self.pool in ("last", "class"):
+            places = lengths - 1 if self.pool == "last" else jnp.zeros_like(lengths)
+            x = self.norm(last.at(x, places, mask, deterministic=deterministic))
         else:
-            x = self.norm(pool_tokens(x, is_real, how=self.pool))
+            x = self.norm(last(x, mask, deterministic=deterministic))
+            if self.pool == "mean":
+                x = pool_tokens(x, is_real, how="mean")
+            else:
+                x = self.head(x, is_real)
         return self.output(x) if self.outputs else x
 
 

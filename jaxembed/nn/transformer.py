@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Int32
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
 from jaxembed.nn.activations import ACTIVATIONS
 from jaxembed.nn.attention import KeysValues, MultiHeadAttention, write_step
@@ -119,6 +119,40 @@ class TransformerLayer(nn.Module):
         outputs = self._add(inputs, self.attention_norm, attend, deterministic)
         return self._rest(outputs, memory, memory_mask, deterministic)
 
+    def at(
+        self,
+        inputs: Float[Array, "batch length width"],
+        places: Int[Array, "batch"],
+        mask: Bool[Array, "#batch #length length"] | None = None,
+        *,
+        deterministic: bool = True,
+    ) -> Float[Array, "batch width"]:
+        """What a call gives at one place of each sequence, without the cost of the others.
+
+        For the last layer under a pooling that takes one token: all that is left to do for the
+        others are their keys and values.
+
+        Args:
+            inputs: Vectors of the sequence.
+            places: One a sequence.
+            mask: As in a call.
+            deterministic: As in a call.
+
+        Returns:
+            Their vectors.
+        """
+
+        def pick(x):
+            return jnp.take_along_axis(x, places[:, None, None], axis=1)
+
+        x = self.attention_norm(inputs) if self.norm == "pre" else inputs
+        if mask is not None:
+            mask = pick(jnp.broadcast_to(mask, (len(inputs), *inputs.shape[1:2] * 2)))
+        projected = self.attention.project(x)
+        outputs = self.attention(pick(x), projected, mask, deterministic=deterministic)
+        outputs = self._join(pick(inputs), outputs, self.attention_norm, deterministic)
+        return self._rest(outputs, None, None, deterministic)[:, 0]
+
     def remember(self, memory: Float[Array, "batch places width"]) -> KeysValues:
         """Projects a memory once for all steps."""
         return self.cross.project(memory)
@@ -215,6 +249,9 @@ class TransformerLayer(nn.Module):
     def _add(self, inputs, norm, part, deterministic):
         """Adds a part to its inputs, normalised before or after."""
         outputs = part(norm(inputs) if self.norm == "pre" else inputs)
+        return self._join(inputs, outputs, norm, deterministic)
+
+    def _join(self, inputs, outputs, norm, deterministic):
         outputs = inputs + self.drop(outputs, deterministic=deterministic)
         return outputs if self.norm == "pre" else norm(outputs)
 

@@ -88,6 +88,8 @@ class VisionTransformer(nn.Module):
                 f"image is {self.image}, patch {self.patch}: give height, width and channels, and "
                 "a patch that divides the first two."
             )
+        if self.layers < 1:
+            raise ValueError(f"layers is {self.layers}: give 1 or more.")
         if self.pool not in get_args(VisionPooling):
             choices = ", ".join(get_args(VisionPooling))
             raise ValueError(f"pool is {self.pool!r}: choose one of {choices}.")
@@ -141,11 +143,13 @@ class VisionTransformer(nn.Module):
         x = self.drop(x + self.positions[None].astype(x.dtype), deterministic=deterministic)
         if self.input_norm:
             x = self.start_norm(x)
-        for block in self.blocks:
+        *blocks, last = self.blocks
+        for block in blocks:
             x = block(x, deterministic=deterministic)
         if self.pool == "class":
-            return self.norm(x[:, 0])
-        x = self.norm(x)
+            first = jnp.zeros(len(x), jnp.int32)
+            return self.norm(last.at(x, first, deterministic=deterministic))
+        x = self.norm(last(x, deterministic=deterministic))
         return self.head(x) if self.pool == "attention" else jnp.mean(x, axis=1)
 
 

@@ -44,6 +44,9 @@ def test_bad_texts_are_named():
     with pytest.raises(ValueError, match="max_length is 6"):
         ids = jnp.zeros((1, 7), jnp.int32)
         jax.eval_shape(TextTransformer(**SIZES).init, jax.random.key(0), ids, LENGTHS[:1])
+    with pytest.raises(ValueError, match="layers is 0"):
+        bare = TextTransformer(**SIZES | {"layers": 0})
+        jax.eval_shape(bare.init, jax.random.key(0), IDS, LENGTHS)
     for module in (TextTransformer(), BagOfWords()):
         with pytest.raises(ValueError, match="vocab is 0"):
             jax.eval_shape(module.init, jax.random.key(0), IDS, LENGTHS)
