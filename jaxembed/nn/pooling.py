@@ -235,7 +235,7 @@ class AttentionPooling(nn.Module):
             states: Vectors of the tokens or patches.
             mask: True at real ones; None for all.
         """
-        query = jnp.broadcast_to(self.query, (len(states), 1, self.width)).astype(states.dtype)
+        query = jnp.broadcast_to(self.query, (states.shape[0], 1, self.width)).astype(states.dtype)
         mask = None if mask is None else mask[:, None]
         pooled = self.attention(query, self.attention.project(states), mask)
         hidden = ACTIVATIONS[self.activation](self.widen(self.norm(pooled)))

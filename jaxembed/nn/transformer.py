@@ -147,7 +147,7 @@ class TransformerLayer(nn.Module):
 
         x = self.attention_norm(inputs) if self.norm == "pre" else inputs
         if mask is not None:
-            mask = pick(jnp.broadcast_to(mask, (len(inputs), *inputs.shape[1:2] * 2)))
+            mask = pick(jnp.broadcast_to(mask, (*inputs.shape[:2], inputs.shape[1])))
         projected = self.attention.project(x)
         outputs = self.attention(pick(x), projected, mask, deterministic=deterministic)
         outputs = self._join(pick(inputs), outputs, self.attention_norm, deterministic)

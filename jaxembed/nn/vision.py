@@ -138,7 +138,7 @@ class VisionTransformer(nn.Module):
             raise ValueError(f"images are {images.shape[1:]}, but the model is for {self.image}.")
         x = self.embedding(cut_patches(scale_bytes(images), self.patch))
         if self.pool == "class":
-            token = jnp.broadcast_to(self.class_token.astype(x.dtype), (len(x), 1, self.width))
+            token = jnp.broadcast_to(self.class_token.astype(x.dtype), (x.shape[0], 1, self.width))
             x = jnp.concatenate([token, x], axis=1)
         x = self.drop(x + self.positions[None].astype(x.dtype), deterministic=deterministic)
         if self.input_norm:
@@ -147,7 +147,7 @@ class VisionTransformer(nn.Module):
         for block in blocks:
             x = block(x, deterministic=deterministic)
         if self.pool == "class":
-            first = jnp.zeros(len(x), jnp.int32)
+            first = jnp.zeros(x.shape[:1], jnp.int32)
             return self.norm(last.at(x, first, deterministic=deterministic))
         x = self.norm(last(x, deterministic=deterministic))
         return self.head(x) if self.pool == "attention" else jnp.mean(x, axis=1)

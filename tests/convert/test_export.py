@@ -9,7 +9,7 @@ import pytest
 from random_params import draw_params
 
 from jaxembed.convert.export import export_encoder
-from jaxembed.nn import TextTransformer
+from jaxembed.nn import TextTransformer, VisionTransformer
 
 READER = """
 import sys
@@ -44,3 +44,14 @@ def test_exported_tower_gives_the_same_vectors_without_the_models_code(tmp_path)
 def test_inputs_without_a_batch_are_refused(tmp_path):
     with pytest.raises(ValueError, match="the batch, each"):
         export_encoder(tmp_path / "x", lambda p, x: x, {}, (jax.numpy.ones(()),))
+
+
+@pytest.mark.parametrize("pool", ["class", "mean", "attention"])
+def test_image_towers_export_for_any_batch(tmp_path, pool):
+    module = VisionTransformer((8, 8, 1), 4, 8, 2, 8, 2, pool=pool)
+    images = jax.random.normal(jax.random.key(0), (3, 8, 8, 1))
+    variables = draw_params(module, images)
+    file = tmp_path / "tower.jaxexport"
+    export_encoder(file, module.apply, variables, (images[:1],))
+    tower = jax.export.deserialize(bytearray(file.read_bytes()))
+    np.testing.assert_allclose(tower.call(images), module.apply(variables, images), atol=1e-5)
