@@ -20,6 +20,7 @@ from jaxembed.models import Contrastive, DualEncoder
 from jaxembed.nn import BagOfWords, ResNet, TextTransformer, Views, VisionTransformer
 from jaxembed.recipe import Recipe
 from jaxembed.run import Run
+from jaxembed.tasks.pretrained import load_pretrained
 from jaxembed.train import Adam
 
 
@@ -49,6 +50,8 @@ class Config:
     """Of the ViT."""
     text: Literal["transformer", "bag"] = "bag"
     """A bag of words knows no order, which names of characters do without."""
+    start: str | None = None
+    """PATH of a folder of Hugging Face or sentence-transformers: the text tower begins with it."""
     width: int = 128
     """Of the text tower and the ViT."""
     dim: int = 128
@@ -75,6 +78,8 @@ def make_recipe(config: Config) -> Recipe:
     text = TextTransformer(layers=2, pool="mean", max_length=32, **sizes)
     if config.text == "bag":
         text = BagOfWords(width=width, max_length=32)
+    if config.start is not None:
+        text = load_pretrained(config.start, max_length=32).tower
     bias = -10.0 if config.loss == "sigmoid" else None
     return Recipe(
         model=DualEncoder(
@@ -97,6 +102,7 @@ def make_recipe(config: Config) -> Recipe:
         ),
         epochs=config.epochs,
         seed=config.seed,
+        start=config.start,
     )
 
 
