@@ -1,7 +1,9 @@
-"""Images and sentences in one space, as of Radford et al. 2021 (https://arxiv.org/abs/2103.00020).
+r"""Images and sentences in one space, as of Radford et al. 2021 (https://arxiv.org/abs/2103.00020).
 
 python -m experiments.clip --data glyphs --workdir runs/clip
-python -m experiments.clip --data PATH/images/emoji --channels 3 --epochs 60 --workdir runs/emoji
+python -m experiments.clip --data PATH/images/emoji --channels 3 --epochs 80 --workdir runs/emoji
+python -m experiments.clip --data PATH/images/emoji --channels 3 --epochs 100 --loss clip \
+    --text transformer --model.doc.layers 1 --model.doc.dropout 0.1 --lr 2e-3 --workdir runs/emoji-2
 
 The default set is drawn characters with their Unicode names: trained on most fonts, tested on fonts
 it has never seen and on characters whose names are new combinations of known words. What it has to
