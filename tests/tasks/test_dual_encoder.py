@@ -390,6 +390,18 @@ def test_a_pretrained_encoder_is_where_training_begins(pretrained, answers, tmp_
     assert all(is_equal for *_, is_equal in reproduce(run.path))
 
 
+def test_beside_an_image_tower_the_texts_alone_begin_there(pretrained, pictures, tmp_path):
+    found = load_pretrained(pretrained, max_length=24)
+    recipe = picture_recipe(pictures)
+    model = recipe.model.clone(doc=found.tower)
+    recipe = dataclasses.replace(recipe, model=model, start=pretrained)
+    prepared = find_task(recipe).prepare(recipe, tmp_path, None)
+    sized, mesh = recipe.with_sizes(prepared.resolved), make_mesh(1, 1, jax.devices()[:1])
+    params = find_task(recipe).training(sized, prepared, mesh).start().params
+    assert "bert" not in params["query"]
+    jax.tree.map(np.testing.assert_array_equal, params["doc"]["bert"], found.params)
+
+
 def test_what_cannot_be_started_from_is_refused(pretrained, answers, tmp_path):
     tower = load_pretrained(pretrained).tower
     recipe = dataclasses.replace(pair_recipe(answers), model=DualEncoder(tower), start=pretrained)
