@@ -53,7 +53,8 @@ class Config:
     text: Literal["transformer", "bag"] = "bag"
     """A bag of words knows no order, which names of characters do without."""
     start: str | None = None
-    """PATH of a folder of Hugging Face or sentence-transformers: the text tower begins with it."""
+    """PATH of a folder of Hugging Face or sentence-transformers, whose encoder is then the text
+    tower instead of --text's."""
     width: int = 128
     """Of the text tower and the ViT."""
     dim: int = 128

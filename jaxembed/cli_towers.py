@@ -5,13 +5,11 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import numpy as np
-
 from jaxembed.candidates import answer, encode_candidates, index_candidates, read_maker
 from jaxembed.metrics import class_vectors, classify
 from jaxembed.run import Run, load_run
 from jaxembed.tasks import dual_encoder
+from jaxembed.tasks.pretrained import hash_params
 
 AT_ONCE = 4096
 
@@ -54,11 +52,12 @@ def _classify(options: argparse.Namespace) -> None:
 def _candidates(options: argparse.Namespace) -> None:
     run = _open(options.run)
     texts = dual_encoder.read_side(run, options.input, "doc")
+    of_texts = hashlib.sha256("\n".join(texts).encode()).hexdigest()
     done = encode_candidates(
         _encoder(run, "doc"),
         texts,
         options.out,
-        made_by=f"{_digest(run)} of {hashlib.sha256(chr(10).join(texts).encode()).hexdigest()}",
+        made_by=f"{hash_params(run.params)} of {of_texts}",
         batch_size=min(len(texts), options.shard_size, AT_ONCE),
         shard_size=options.shard_size,
     )
@@ -67,7 +66,7 @@ def _candidates(options: argparse.Namespace) -> None:
 
 def _answer(options: argparse.Namespace) -> None:
     run = _open(options.run)
-    if read_maker(options.candidates).split()[0] != _digest(run):
+    if read_maker(options.candidates).split()[0] != hash_params(run.params):
         raise ValueError(
             f"{options.candidates} was encoded with other parameters than those of {options.run}: "
             "give that run, or encode the documents again."
@@ -92,14 +91,6 @@ def _open(path: str) -> Run:
             "of a DualEncoder."
         )
     return run
-
-
-def _digest(run: Run) -> str:
-    """A hash of a run's parameters."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(run.params):
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()
 
 
 def _encoder(run: Run, side: str) -> Callable[[Any], Any]:

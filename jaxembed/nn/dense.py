@@ -37,6 +37,7 @@ def dot_rows(
     return outputs.reshape(*inputs.shape[:-1], -1)
 
 
+# linen's in all but the product; its parameters are the same.
 Dense = functools.partial(nn.Dense, dot_general=dot_rows)
 
 

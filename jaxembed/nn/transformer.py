@@ -252,6 +252,7 @@ class TransformerLayer(nn.Module):
         return self._join(inputs, outputs, norm, deterministic)
 
     def _join(self, inputs, outputs, norm, deterministic):
+        """Adds what a part gave, and normalises the sum if it stands behind."""
         outputs = inputs + self.drop(outputs, deterministic=deterministic)
         return outputs if self.norm == "pre" else norm(outputs)
 

@@ -37,10 +37,20 @@ class Pretrained:
 
     def fingerprint(self) -> str:
         """A hash of all parameters and the tokenizer."""
-        digest = hashlib.sha256(self.tokenizer.to_json().encode())
-        for leaf in jax.tree.leaves(self.params):
-            digest.update(np.ascontiguousarray(leaf))
-        return digest.hexdigest()
+        return hash_params(self.params, self.tokenizer.to_json().encode())
+
+
+def hash_params(params: PyTree, start: bytes = b"") -> str:
+    """A SHA-256 of all parameters in order, in hexadecimal.
+
+    Args:
+        params: Arrays.
+        start: What is hashed before them.
+    """
+    digest = hashlib.sha256(start)
+    for leaf in jax.tree.leaves(params):
+        digest.update(np.ascontiguousarray(leaf))
+    return digest.hexdigest()
 
 
 def load_pretrained(path: str, *, max_length: int | None = None) -> Pretrained:
